@@ -1,0 +1,58 @@
+# Everything runs from .venv in this checkout; `make setup` makes it, and every other target calls that first.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+# Debian packages that the tests need, as PACKAGE or PACKAGE:COMMAND.
+TEST_TOOLS :=
+
+.PHONY: help setup tools server run demo test lint soak bench chaos fuzz lock clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' Makefile | expand -t 16
+
+setup:  ## create or update .venv (well under a second when there is nothing to do)
+	@dev/setup.sh
+
+tools:
+	@dev/setup-tools.sh $(TEST_TOOLS)
+
+server: setup
+	@$(BIN)/python -m supervisor.livekit.dev_server
+
+run: setup  ## the daemon in development mode, with a real LiveKit server; Ctrl-C ends it all
+	@exec $(BIN)/livekit-supervisor run --dev
+
+demo: setup  ## what goes wrong with LiveKit agents, and how it heals, in about a minute
+	@exec $(BIN)/livekit-supervisor demo
+
+test: setup tools server lint  ## lint, types, layers and every test, also on the real server
+	@$(PYTEST)
+
+lint: setup  ## lint, types and layers
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@PYTHONPATH=agent $(BIN)/lint-imports --no-logo
+
+soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
+	@SUPERVISOR_SOAK=1 $(PYTEST) tests/soak
+
+bench: setup server  ## measure: claims, rooms, recovery
+	@$(BIN)/python -m tests.bench
+
+chaos: setup server  ## random faults on the real server for MINUTES (default 10), with a report
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10)
+
+fuzz: setup  ## coverage-guided fuzzing of configuration, webhooks and the socket protocol
+	@$(BIN)/python -m tests.fuzz
+
+lock:  ## write requirements/*.txt anew (UPGRADE=1: with newer versions); needs uv
+	@dev/lock.sh
+
+clean:  ## remove the environment, caches and what development runs left in this checkout
+	rm -rf .venv .setup.lock .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist test-output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

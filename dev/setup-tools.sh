@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes sure that programs which are no Python packages are there: setup-tools.sh PACKAGE[:COMMAND]...
+# A missing one is installed from Debian's packages where this user may; else one message, and a failure.
+set -euo pipefail
+
+missing=()
+for wanted in "$@"; do
+    package=${wanted%%:*}
+    case $wanted in
+        *:*) command -v "${wanted#*:}" >/dev/null || missing+=("$package") ;;
+        *) [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package") ;;
+    esac
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+    if sudo -n true 2>/dev/null; then as_root=(sudo); else as_root=(none); fi
+fi
+if [ "${as_root[*]:-}" = none ] || ! command -v apt-get >/dev/null; then
+    echo "setup: please install: ${missing[*]} (Debian: sudo apt-get install ${missing[*]})" >&2
+    exit 2
+fi
+
+echo "setup: installing ${missing[*]} with apt-get" >&2
+export DEBIAN_FRONTEND=noninteractive
+install=("${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}")
+if ! "${install[@]}" >/dev/null 2>&1; then
+    # A package list that is missing or old: fetch it, and say what is wrong if that does not help.
+    "${as_root[@]}" apt-get update -qq
+    "${install[@]}" >/dev/null
+fi
