@@ -1,0 +1,227 @@
+"""Who holds a room: at most one job, fenced by an epoch that only grows.
+
+The table is in memory and knows no clock: every method is told the time.  Two rules protect live calls
+from our own absence: while the table is *frozen* (after a start of the daemon, and after its event loop
+was late) no claim expires, and a room that is held is never granted anew.  A claim whose process is
+known to be dead is released at once, frozen or not.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from supervisor.core.model import Claim, ClaimOutcome, ClaimState
+
+PENDING_SECONDS = 15.0
+"""How long a granted job may take from its grant to its first connection."""
+
+REVOKED_REMEMBERED = 10_000
+"""How many revoked jobs are remembered, so that a late one cannot come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """A job that a worker would like to take."""
+
+    room: str
+    agent_id: str
+    job_id: str
+    dispatch_id: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    outcome: ClaimOutcome
+    claim: Claim | None
+    """Granted: the claim; held: the one that is in the way."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobArrival:
+    """A job's own connection, made or made again."""
+
+    room: str
+    agent_id: str
+    job_id: str
+    identity: str
+    dispatch_id: str
+    pid: int
+    epoch: int | None
+    """The epoch it was granted, or None when it never spoke to a daemon."""
+    joined: bool
+
+
+class ClaimTable:
+    """All claims of one supervisor."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        self._claims: dict[str, Claim] = {}
+        self._epoch = epoch
+        self._frozen_until = 0.0
+        self._revoked: OrderedDict[str, None] = OrderedDict()
+
+    # --- reading ---
+
+    def get(self, room: str) -> Claim | None:
+        return self._claims.get(room)
+
+    def all(self) -> tuple[Claim, ...]:
+        return tuple(self._claims.values())
+
+    def of_agent(self, agent_id: str) -> tuple[Claim, ...]:
+        return tuple(c for c in self._claims.values() if c.agent_id == agent_id)
+
+    @property
+    def epoch(self) -> int:
+        """The highest epoch ever given."""
+        return self._epoch
+
+    def frozen(self, now: float) -> bool:
+        return now < self._frozen_until
+
+    # --- time that does not count ---
+
+    def freeze(self, until: float) -> None:
+        """Nothing expires before ``until``: deadlines count only while the daemon was running."""
+        self._frozen_until = max(self._frozen_until, until)
+        for room, claim in self._claims.items():
+            if claim.expires_at < until:
+                self._claims[room] = replace(claim, expires_at=until)
+
+    # --- changes ---
+
+    def load(self, claims: Iterable[Claim], *, expires_at: float, epoch: int) -> None:
+        """Take over what the store remembers; each claim waits for its job to connect again."""
+        self._epoch = max(self._epoch, epoch)
+        for claim in claims:
+            self._epoch = max(self._epoch, claim.epoch)
+            self._claims[claim.room] = replace(claim, expires_at=expires_at)
+
+    def request(
+        self,
+        request: JobRequest,
+        now: float,
+        *,
+        max_rooms: int = 0,
+        draining: bool = False,
+    ) -> Answer:
+        """May this job have the room?  Asking again for the same job gives the same answer."""
+        held = self._holder(request.room, now)
+        if held is not None:
+            if held.job_id == request.job_id:
+                return Answer(ClaimOutcome.GRANTED, held)
+            return Answer(ClaimOutcome.HELD, held)
+        if draining:
+            return Answer(ClaimOutcome.DRAINING, None)
+        if max_rooms and len(self.of_agent(request.agent_id)) >= max_rooms:
+            return Answer(ClaimOutcome.FULL, None)
+        if request.job_id in self._revoked:
+            return Answer(ClaimOutcome.ERROR, None)
+        claim = Claim(
+            room=request.room,
+            agent_id=request.agent_id,
+            job_id=request.job_id,
+            epoch=self._next_epoch(),
+            state=ClaimState.PENDING,
+            expires_at=max(now + PENDING_SECONDS, self._frozen_until),
+            identity=request.identity,
+            dispatch_id=request.dispatch_id,
+            since=now,
+        )
+        self._claims[request.room] = claim
+        return Answer(ClaimOutcome.GRANTED, claim)
+
+    def arrive(self, job: JobArrival, now: float, timeout: float) -> Claim | None:
+        """A job has connected: its claim, live from now on, or None when the room is another's.
+
+        A job that is in the room already goes before one that was only promised it: that happens when
+        the daemon came back without its store and granted the room before the older job spoke up.
+        """
+        if job.job_id in self._revoked:
+            return None
+        held = self._holder(job.room, now)
+        if held is not None and held.job_id != job.job_id:
+            if held.state is ClaimState.LIVE or not job.joined:
+                return None
+            self.revoke(job.room)
+            held = None
+        if held is None and job.epoch is not None:
+            self._epoch = max(self._epoch, job.epoch)
+        claim = Claim(
+            room=job.room,
+            agent_id=job.agent_id,
+            job_id=job.job_id,
+            epoch=held.epoch if held else self._epoch_for(job.epoch),
+            state=ClaimState.LIVE,
+            expires_at=max(now + timeout, self._frozen_until),
+            identity=job.identity,
+            dispatch_id=job.dispatch_id,
+            job_pid=job.pid,
+            joined=job.joined or (held.joined if held else False),
+            since=held.since if held else now,
+        )
+        self._claims[job.room] = claim
+        return claim
+
+    def heartbeat(self, room: str, job_id: str, now: float, timeout: float) -> bool:
+        """The job is alive; False when the claim is not its own any more."""
+        return self._update(room, job_id, expires_at=max(now + timeout, self._frozen_until))
+
+    def joined(self, room: str, job_id: str, identity: str) -> bool:
+        """The job has reached the room, under this identity."""
+        return self._update(room, job_id, joined=True, identity=identity)
+
+    def release(self, room: str, job_id: str) -> Claim | None:
+        """The job does not need the room any more, or is dead; None when it did not hold it."""
+        claim = self._claims.get(room)
+        if claim is None or claim.job_id != job_id:
+            return None
+        return self._claims.pop(room)
+
+    def revoke(self, room: str) -> Claim | None:
+        """Take the room away from its holder for good: that job can never hold it again."""
+        claim = self._claims.pop(room, None)
+        if claim is not None:
+            self._revoked[claim.job_id] = None
+            while len(self._revoked) > REVOKED_REMEMBERED:
+                self._revoked.popitem(last=False)
+        return claim
+
+    def expired(self, now: float) -> tuple[Claim, ...]:
+        """Claims past their deadline.  They stay in the table until released or revoked."""
+        if self.frozen(now):
+            return ()
+        return tuple(c for c in self._claims.values() if now >= c.expires_at)
+
+    def next_expiry(self) -> float | None:
+        return min((c.expires_at for c in self._claims.values()), default=None)
+
+    # --- inside ---
+
+    def _holder(self, room: str, now: float) -> Claim | None:
+        """The claim that stands.  A live one stands until its job is known to be gone (release or
+        revoke): that a heartbeat is overdue proves nothing about who can be heard in the room.
+        """
+        claim = self._claims.get(room)
+        if claim is None:
+            return None
+        lapsed = claim.state is ClaimState.PENDING and now >= claim.expires_at and not self.frozen(now)
+        return None if lapsed else claim
+
+    def _update(self, room: str, job_id: str, **changes: object) -> bool:
+        claim = self._claims.get(room)
+        if claim is None or claim.job_id != job_id:
+            return False
+        self._claims[room] = replace(claim, **changes)  # type: ignore[arg-type]
+        return True
+
+    def _next_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+    def _epoch_for(self, asserted: int | None) -> int:
+        """A job that asserts the highest epoch ever given keeps it; any other gets a new one."""
+        return asserted if asserted is not None and asserted == self._epoch else self._next_epoch()

@@ -1,0 +1,185 @@
+"""The guard socket: framing, peer credentials and limits.  What is said is answered by a GuardService.
+
+The rule: one peer's misbehaviour (malformed, oversized, slow, half-open, flooding) ends its own connection
+and touches no other.  docs/protocol.md is the contract.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from supervisor.core.ports import BadMessage, GuardService, GuardSession, Refusal
+from supervisor.events import EventBus, GuardPeerRefused
+
+MAX_LINE = 64 * 1024
+MAX_UNREAD = 256 * 1024
+"""Bytes that may wait for a peer that does not read."""
+MAX_MESSAGES_PER_SECOND = 1_000
+HELLO_SECONDS = 2.0
+MAX_CONNECTIONS = 4_096
+
+
+class GuardServer:
+    """Listens on ``guard.sock``."""
+
+    def __init__(self, path: Path, service: GuardService, bus: EventBus, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._service = service
+        self._bus = bus
+        self._clock = clock
+        self._server: asyncio.Server | None = None
+        self._connections: set[_Connection] = set()
+
+    async def start(self) -> None:
+        """Bind the socket, mode 0600.  The caller holds the state directory: an old socket is nobody's."""
+        self._path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        previous = os.umask(0o177)
+        try:
+            listener.bind(str(self._path))
+        finally:
+            os.umask(previous)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(self._accept, sock=listener, backlog=512)
+
+    async def stop(self) -> None:
+        """Close the listener and every connection; guards reconnect to the next daemon."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.close()
+        await self._server.wait_closed()
+        self._path.unlink(missing_ok=True)
+
+    def _accept(self) -> _Connection:
+        return _Connection(self._service, self._bus, self._clock, self._connections)
+
+
+class _Connection(asyncio.Protocol):
+    """One peer.  Also what the service knows it by (:class:`supervisor.core.ports.GuardPeer`)."""
+
+    def __init__(
+        self,
+        service: GuardService,
+        bus: EventBus,
+        clock: Callable[[], float],
+        connections: set[_Connection],
+    ) -> None:
+        self.pid = 0
+        self._service = service
+        self._bus = bus
+        self._clock = clock
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._session: GuardSession | None = None
+        self._hello_timer: asyncio.TimerHandle | None = None
+        self._second = 0.0
+        self._messages = 0
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+        self.pid, uid = _peer(transport.get_extra_info("socket"))
+        if uid != os.getuid():
+            self._cut(f"user {uid} is not ours")
+        elif len(self._connections) > MAX_CONNECTIONS:
+            self._cut("too many connections")
+        else:
+            loop = asyncio.get_running_loop()
+            self._hello_timer = loop.call_later(HELLO_SECONDS, self._cut, "no hello in time")
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while self._transport is not None and not self._transport.is_closing():
+            end = self._buffer.find(b"\n")
+            if end < 0:
+                if len(self._buffer) > MAX_LINE:
+                    self._cut("a message is too long")
+                return
+            line = bytes(self._buffer[:end])
+            del self._buffer[: end + 1]
+            self._line(line)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        if self._session is not None:
+            self._session.closed()
+            self._session = None
+
+    # --- GuardPeer ---
+
+    def send(self, message: Mapping[str, object]) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        if self._transport.get_write_buffer_size() > MAX_UNREAD:
+            self._cut("the peer does not read")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- inside ---
+
+    def _line(self, line: bytes) -> None:
+        if len(line) >= MAX_LINE:
+            return self._cut("a message is too long")
+        if not self._within_rate():
+            return self._cut("too many messages")
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            return self._cut("a message is no JSON")
+        if not isinstance(message, dict):
+            return self._cut("a message is no JSON object")
+        try:
+            self._message(message)
+        except BadMessage as error:
+            self._cut(str(error))
+
+    def _message(self, message: dict[str, object]) -> None:
+        if self._session is not None:
+            self._session.receive(message)
+            return
+        if message.get("type") != "hello":
+            raise BadMessage("the first message must be hello")
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        answer = self._service.hello(self, message)
+        if isinstance(answer, Refusal):
+            self.send({"type": "refused", "reason": answer.reason})
+            self.close()
+        else:
+            self._session = answer
+
+    def _within_rate(self) -> bool:
+        now = self._clock()
+        if now - self._second >= 1.0:
+            self._second, self._messages = now, 0
+        self._messages += 1
+        return self._messages <= MAX_MESSAGES_PER_SECOND
+
+    def _cut(self, reason: str) -> None:
+        self._bus.publish(GuardPeerRefused(pid=self.pid, reason=reason))
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _peer(sock: socket.socket) -> tuple[int, int]:
+    """Pid and user of the process at the other end, from the kernel."""
+    size = struct.calcsize("3i")
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return pid, uid

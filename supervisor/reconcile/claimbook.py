@@ -1,0 +1,407 @@
+"""The claims of all rooms, and the jobs that hold them.
+
+The rule: a claim ends when its job has said goodbye or is *known* to be dead; an overdue heartbeat makes a
+job suspect, and a suspect is killed first and released when it is dead.  Everything is decided in memory;
+the store is written behind and may fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from supervisor.core.claims import Answer, ClaimTable, JobArrival, JobRequest
+from supervisor.core.conflicts import ConflictKind, Resolution
+from supervisor.core.model import Claim, ClaimOutcome, ClaimState, DeadJob, JobDeath
+from supervisor.core.ports import ClaimStore, ProcessWatch, StoredClaim
+from supervisor.events import (
+    ClaimDecided,
+    ConflictDetected,
+    ConflictResolved,
+    EventBus,
+    JobDied,
+    RoomAssigned,
+    RoomReleased,
+)
+
+LEAVE_SECONDS = 2.0
+"""How long a job that is told to leave may take before it is killed."""
+
+
+class RoomListener(Protocol):
+    """Who has to look at a room when its claim changes."""
+
+    def wake(self, room: str) -> None: ...
+
+    def note_death(self, dead: DeadJob) -> None: ...
+
+    def note_refused(self, room: str, dispatch_id: str) -> None: ...
+
+
+class JobLink(Protocol):
+    """The connection of a job, as far as one can speak through it."""
+
+    def leave(self, reason: str, epoch: int) -> None: ...
+
+
+@dataclass(slots=True)
+class Job:
+    """A job that has connected once, as long as its process may be alive."""
+
+    job_id: str
+    room: str
+    agent_id: str
+    identity: str
+    dispatch_id: str
+    pid: int
+    create_time: float
+    in_worker: bool
+    """It runs in the worker's own process (thread executor): it cannot be killed by itself."""
+    timeout: float
+    """Seconds without a heartbeat after which it is suspect."""
+    link: JobLink | None = None
+    stop_watching: Callable[[], None] | None = None
+    humans: int | None = None
+    """In its room, as it reports; None until it has."""
+    kill_at: float | None = None
+    cause: JobDeath = JobDeath.JOB_DEATH
+    suspect_since: float | None = None
+
+
+class ClaimBook:
+    """Requests, arrivals, heartbeats and deaths of jobs, applied to the claim table."""
+
+    def __init__(
+        self,
+        store: ClaimStore,
+        watch: ProcessWatch,
+        bus: EventBus,
+        clock: Callable[[], float],
+        *,
+        worker_hung: Callable[[str], None],
+    ) -> None:
+        self.table = ClaimTable()
+        self._store = store
+        self._watch = watch
+        self._bus = bus
+        self._clock = clock
+        self._worker_hung = worker_hung
+        self._rooms: RoomListener | None = None
+        self._jobs: dict[str, Job] = {}
+
+    def listen(self, rooms: RoomListener) -> None:
+        """Tell ``rooms`` of changes; once, before anything else happens."""
+        self._rooms = rooms
+
+    @property
+    def rooms(self) -> RoomListener:
+        if self._rooms is None:
+            raise RuntimeError("ClaimBook.listen() has not been called")
+        return self._rooms
+
+    # --- start ---
+
+    async def restore(self, timeout: float) -> None:
+        """Take over the store's claims: those of living jobs stand and wait for them to connect again."""
+        now = self._clock()
+        self.table.freeze(now + timeout)
+        alive: list[Claim] = []
+        for stored in await self._store.load_claims():
+            claim = stored.claim
+            if claim.job_pid == 0:
+                alive.append(claim)
+            elif self._watch.create_time(claim.job_pid) == stored.job_create_time:
+                alive.append(claim)
+                self._remember(claim, stored.job_create_time, timeout)
+            else:
+                self._store.delete_claim(claim.room)
+                self.rooms.note_death(_dead(claim, JobDeath.JOB_DEATH, now))
+        self.table.load(alive, expires_at=now + timeout, epoch=await self._store.load_epoch())
+
+    def _remember(self, claim: Claim, create_time: float, timeout: float) -> None:
+        job = Job(
+            job_id=claim.job_id,
+            room=claim.room,
+            agent_id=claim.agent_id,
+            identity=claim.identity,
+            dispatch_id=claim.dispatch_id,
+            pid=claim.job_pid,
+            create_time=create_time,
+            in_worker=False,
+            timeout=timeout,
+        )
+        self._jobs[job.job_id] = job
+        job.stop_watching = self._watch.watch(job.pid, lambda: self._died(job))
+
+    # --- job requests ---
+
+    def request(self, request: JobRequest, *, max_rooms: int, draining: bool) -> Answer:
+        now = self._clock()
+        answer = self.table.request(request, now, max_rooms=max_rooms, draining=draining)
+        if answer.outcome is ClaimOutcome.GRANTED and answer.claim is not None:
+            self._save(answer.claim, 0.0)
+        holder = answer.claim.identity if answer.outcome is ClaimOutcome.HELD and answer.claim else ""
+        self._bus.publish(
+            ClaimDecided(
+                agent_id=request.agent_id,
+                room=request.room,
+                job_id=request.job_id,
+                outcome=answer.outcome,
+                holder=holder,
+                seconds=self._clock() - now,
+            )
+        )
+        if answer.outcome is ClaimOutcome.HELD:
+            self._rejected(request)
+        return answer
+
+    def _rejected(self, request: JobRequest) -> None:
+        kind = ConflictKind.DUPLICATE_REQUEST
+        self._bus.publish(
+            ConflictDetected(
+                kind=kind, agent_id=request.agent_id, room=request.room, identity=request.identity
+            )
+        )
+        self._bus.publish(
+            ConflictResolved(
+                kind=kind,
+                resolution=Resolution.REJECTED,
+                seconds=0.0,
+                agent_id=request.agent_id,
+                room=request.room,
+                identity=request.identity,
+            )
+        )
+        self.rooms.note_refused(request.room, request.dispatch_id)
+
+    def abandon(self, job_id: str, reason: str) -> None:
+        """A granted job will not come."""
+        for claim in self.table.all():
+            if claim.job_id == job_id and claim.state is ClaimState.PENDING:
+                self._release(claim, reason)
+
+    # --- jobs ---
+
+    def arrive(self, arrival: JobArrival, link: JobLink, *, in_worker: bool, timeout: float) -> Claim | None:
+        """A job has connected; None: the room is not its own, and it has to leave."""
+        create_time = self._watch.create_time(arrival.pid)
+        if create_time is None:
+            return None
+        before = self.table.get(arrival.room)
+        claim = self.table.arrive(arrival, self._clock(), timeout)
+        job = self._track(arrival, link, create_time, in_worker=in_worker, timeout=timeout)
+        if claim is None:
+            job.kill_at = self._clock() + LEAVE_SECONDS
+            return None
+        job.suspect_since = None
+        self._save(claim, create_time)
+        if before is None or before.job_id != claim.job_id or before.state is ClaimState.PENDING:
+            self._bus.publish(
+                RoomAssigned(agent_id=claim.agent_id, room=claim.room, job_id=claim.job_id, epoch=claim.epoch)
+            )
+        self.rooms.wake(claim.room)
+        return claim
+
+    def _track(
+        self, arrival: JobArrival, link: JobLink, create_time: float, *, in_worker: bool, timeout: float
+    ) -> Job:
+        known = self._jobs.get(arrival.job_id)
+        if known is not None and (known.pid, known.create_time) == (arrival.pid, create_time):
+            known.link, known.timeout = link, timeout
+            return known
+        job = Job(
+            job_id=arrival.job_id,
+            room=arrival.room,
+            agent_id=arrival.agent_id,
+            identity=arrival.identity,
+            dispatch_id=arrival.dispatch_id,
+            pid=arrival.pid,
+            create_time=create_time,
+            in_worker=in_worker,
+            timeout=timeout,
+            link=link,
+        )
+        self._jobs[job.job_id] = job
+        job.stop_watching = self._watch.watch(job.pid, lambda: self._died(job))
+        return job
+
+    def heartbeat(self, job_id: str) -> None:
+        job = self._jobs.get(job_id)
+        if job is not None:
+            job.suspect_since = None
+            self.table.heartbeat(job.room, job_id, self._clock(), job.timeout)
+
+    def joined(self, job_id: str, identity: str) -> None:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        job.identity = identity or job.identity
+        if self.table.joined(job.room, job_id, job.identity):
+            claim = self.table.get(job.room)
+            if claim is not None:
+                self._save(claim, job.create_time)
+        self.rooms.wake(job.room)
+
+    def census(self, job_id: str, agents: int, humans: int) -> None:
+        """What a job sees in its room; more than one agent is looked at at once."""
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        changed = job.humans != humans
+        job.humans = humans
+        if agents != 1 or changed:
+            self.rooms.wake(job.room)
+
+    def unlink(self, job_id: str, link: JobLink) -> None:
+        """The connection is gone, the process may live: it has until its heartbeat is overdue."""
+        job = self._jobs.get(job_id)
+        if job is not None and job.link is link:
+            job.link = None
+
+    def goodbye(self, job_id: str, reason: str) -> None:
+        """The job has ended in good order."""
+        job = self._forget(job_id)
+        if job is None:
+            return
+        claim = self.table.get(job.room)
+        if claim is not None and claim.job_id == job_id:
+            self._release(claim, reason)
+        self.rooms.wake(job.room)
+
+    def busy_rooms(self, agent_id: str) -> int:
+        """Rooms of this agent with a human in them, or of which nobody knows."""
+        return sum(
+            1
+            for claim in self.table.of_agent(agent_id)
+            if (job := self._jobs.get(claim.job_id)) is None or job.humans is None or job.humans > 0
+        )
+
+    def jobs_of(self, agent_id: str) -> tuple[Job, ...]:
+        return tuple(job for job in self._jobs.values() if job.agent_id == agent_id)
+
+    # --- ends ---
+
+    def revoke(self, room: str, job_id: str, reason: str) -> None:
+        """Take the room from this job: it is told to leave, and killed if it does not."""
+        claim = self.table.get(room)
+        if claim is None or claim.job_id != job_id:
+            return
+        self.table.revoke(room)
+        self._store.delete_claim(room)
+        self._bus.publish(RoomReleased(agent_id=claim.agent_id, room=room, job_id=job_id, reason=reason))
+        self.tell_to_leave(job_id, reason)
+        self.rooms.wake(room)
+
+    def tell_to_leave(self, job_id: str, reason: str) -> None:
+        job = self._jobs.get(job_id)
+        if job is None:
+            return
+        if job.link is not None:
+            job.link.leave(reason, self.table.epoch + 1)
+        job.kill_at = self._clock() + LEAVE_SECONDS
+
+    def worker_died(self, agent_id: str) -> None:
+        """Jobs that die from now on, and those that died just now, died with their worker."""
+        for job in self.jobs_of(agent_id):
+            if job.cause is JobDeath.JOB_DEATH:
+                job.cause = JobDeath.WORKER_DEATH
+        for claim in self.table.of_agent(agent_id):
+            if claim.state is ClaimState.PENDING:
+                self._release(claim, "worker died")
+
+    def tick(self) -> None:
+        """Look at the deadlines: a few times a second."""
+        now = self._clock()
+        for claim in self.table.expired(now):
+            self._expire(claim, now)
+        for job in [j for j in self._jobs.values() if j.kill_at is not None and now >= j.kill_at]:
+            self._kill(job)
+
+    def _expire(self, claim: Claim, now: float) -> None:
+        if claim.state is ClaimState.PENDING:
+            self._release(claim, "the job never came")
+            return
+        job = self._jobs.get(claim.job_id)
+        if job is None:
+            self._release(claim, "the job is not known any more")
+        elif job.suspect_since is None:
+            job.suspect_since = now
+            job.cause = JobDeath.HUNG_JOB
+            self._bus.publish(
+                ConflictDetected(
+                    kind=ConflictKind.HUNG_JOB,
+                    agent_id=job.agent_id,
+                    room=job.room,
+                    identity=job.identity,
+                )
+            )
+            self._kill(job)
+
+    def _kill(self, job: Job) -> None:
+        job.kill_at = None
+        if job.in_worker:
+            self._worker_hung(job.agent_id)
+        elif not self._watch.kill(job.pid, job.create_time):
+            self._died(job)
+
+    def _died(self, job: Job) -> None:
+        if self._jobs.get(job.job_id) is not job:
+            return
+        now = self._clock()
+        self._forget(job.job_id)
+        self._bus.publish(JobDied(agent_id=job.agent_id, room=job.room, job_id=job.job_id, cause=job.cause))
+        if job.suspect_since is not None:
+            self._bus.publish(
+                ConflictResolved(
+                    kind=ConflictKind.HUNG_JOB,
+                    resolution=Resolution.TERMINATED,
+                    seconds=now - job.suspect_since,
+                    agent_id=job.agent_id,
+                    room=job.room,
+                    identity=job.identity,
+                )
+            )
+        claim = self.table.get(job.room)
+        if claim is not None and claim.job_id == job.job_id:
+            self._release(claim, "the job died")
+        self.rooms.note_death(
+            DeadJob(
+                job_id=job.job_id,
+                identity=job.identity,
+                agent_id=job.agent_id,
+                room=job.room,
+                cause=job.cause,
+                died_at=now,
+                dispatch_id=job.dispatch_id,
+            )
+        )
+
+    def _forget(self, job_id: str) -> Job | None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None and job.stop_watching is not None:
+            job.stop_watching()
+        return job
+
+    def _release(self, claim: Claim, reason: str) -> None:
+        self.table.release(claim.room, claim.job_id)
+        self._store.delete_claim(claim.room)
+        self._bus.publish(
+            RoomReleased(agent_id=claim.agent_id, room=claim.room, job_id=claim.job_id, reason=reason)
+        )
+        self.rooms.wake(claim.room)
+
+    def _save(self, claim: Claim, create_time: float) -> None:
+        self._store.save_claim(StoredClaim(replace(claim, expires_at=0.0, since=0.0), create_time))
+
+
+def _dead(claim: Claim, cause: JobDeath, now: float) -> DeadJob:
+    return DeadJob(
+        job_id=claim.job_id,
+        identity=claim.identity,
+        agent_id=claim.agent_id,
+        room=claim.room,
+        cause=cause,
+        died_at=now,
+        dispatch_id=claim.dispatch_id,
+    )

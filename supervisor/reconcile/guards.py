@@ -1,0 +1,270 @@
+"""What guards say, turned into calls on claims and workers; docs/protocol.md is the contract.
+
+The rule: whoever speaks for an agent must be in the tree of that agent's worker, by the kernel's word; and
+every answer is made in memory, without an await.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from supervisor.core.claims import JobArrival, JobRequest
+from supervisor.core.model import ClaimOutcome
+from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, ProcessWatch, Refusal
+from supervisor.events import EventBus, GuardPeerRefused, GuardReport
+from supervisor.reconcile.claimbook import ClaimBook
+from supervisor.reconcile.workers import Worker, WorkerReconciler
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GuardTimes:
+    """Seconds that guards are told in ``welcome``."""
+
+    heartbeat_interval: float
+    heartbeat_timeout: float
+
+
+class GuardDesk:
+    """Accepts guards, one session per connection."""
+
+    def __init__(
+        self,
+        workers: WorkerReconciler,
+        book: ClaimBook,
+        watch: ProcessWatch,
+        bus: EventBus,
+        *,
+        instance: str,
+        times: Callable[[str], GuardTimes],
+        human_return_grace: Callable[[], float],
+        reconnect_grace: Callable[[], float],
+    ) -> None:
+        self.workers = workers
+        self.book = book
+        self.bus = bus
+        self._watch = watch
+        self._instance = instance
+        self._times = times
+        self._human_return_grace = human_return_grace
+        self._reconnect_grace = reconnect_grace
+
+    def hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
+        try:
+            return self._hello(peer, message)
+        except BadMessage as error:
+            return self._refuse(peer, str(error))
+
+    def _hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
+        if message.get("v") != VERSION:
+            return self._refuse(peer, f"version {message.get('v')!r} is not spoken here, only {VERSION}")
+        agent_id = text(message, "agent_id")
+        worker = self.workers.get(agent_id)
+        if worker is None or worker.handle is None:
+            return self._refuse(peer, "no worker of that agent is supervised", agent_id)
+        root = worker.handle.pid
+        if peer.pid != root and not self._watch.in_tree(peer.pid, root, worker.spec.process.marks):
+            return self._refuse(peer, "not in the tree of that agent's worker", agent_id)
+        match message.get("role"):
+            case "worker":
+                return self._worker_hello(peer, worker)
+            case "job":
+                return self._job_hello(peer, worker, message)
+            case other:
+                return self._refuse(peer, f"role {other!r} is unknown", agent_id)
+
+    def _refuse(self, peer: GuardPeer, reason: str, agent_id: str = "") -> Refusal:
+        self.bus.publish(GuardPeerRefused(pid=peer.pid, reason=reason, agent_id=agent_id))
+        return Refusal(reason)
+
+    def _worker_hello(self, peer: GuardPeer, worker: Worker) -> GuardSession | Refusal:
+        session = _WorkerSession(self, peer, worker.spec.id)
+        if not self.workers.connected(worker.spec.id, peer.pid, session):
+            return self._refuse(peer, "not the worker's own process", worker.spec.id)
+        peer.send(self._welcome(worker.spec.id))
+        ending = worker.ending
+        if worker.draining and ending is not None:
+            session.drain(0.0)
+        return session
+
+    def _job_hello(self, peer: GuardPeer, worker: Worker, message: Mapping[str, object]) -> GuardSession:
+        agent_id = worker.spec.id
+        epoch = message.get("epoch")
+        arrival = JobArrival(
+            room=text(message, "room"),
+            agent_id=agent_id,
+            job_id=text(message, "job_id"),
+            identity=text(message, "identity"),
+            dispatch_id=text(message, "dispatch_id"),
+            pid=peer.pid,
+            epoch=epoch if isinstance(epoch, int) else None,
+            joined=message.get("joined") is True,
+        )
+        session = _JobSession(self, peer, agent_id, arrival.room, arrival.job_id)
+        in_worker = worker.handle is not None and peer.pid == worker.handle.pid
+        times = self._times(agent_id)
+        claim = self.book.arrive(arrival, session, in_worker=in_worker, timeout=times.heartbeat_timeout)
+        peer.send(
+            {
+                **self._welcome(agent_id),
+                "hold": claim is not None,
+                "epoch": claim.epoch if claim is not None else 0,
+            }
+        )
+        return session
+
+    def _welcome(self, agent_id: str) -> dict[str, object]:
+        times = self._times(agent_id)
+        return {
+            "type": "welcome",
+            "v": VERSION,
+            "instance": self._instance,
+            "heartbeat": {"interval": times.heartbeat_interval, "timeout": times.heartbeat_timeout},
+            "human_return_grace": self._human_return_grace(),
+            "reconnect_grace": self._reconnect_grace(),
+        }
+
+
+@dataclass(slots=True)
+class _WorkerSession:
+    """One worker's connection."""
+
+    desk: GuardDesk
+    peer: GuardPeer
+    agent_id: str
+
+    # as WorkerLink
+
+    def drain(self, timeout: float) -> None:
+        self.peer.send({"type": "drain", "timeout": max(0.0, timeout)})
+
+    # as GuardSession
+
+    def receive(self, message: Mapping[str, object]) -> None:
+        workers = self.desk.workers
+        match message.get("type"):
+            case "heartbeat":
+                workers.heartbeat(self.agent_id)
+            case "request":
+                self._request(message)
+            case "abandon":
+                self.desk.book.abandon(text(message, "job_id"), text(message, "reason"))
+            case "registered":
+                workers.registered(
+                    self.agent_id,
+                    name=text(message, "agent_name"),
+                    worker_id=text(message, "worker_id"),
+                    http_port=number(message, "http_port"),
+                )
+            case "unregistered":
+                workers.unregistered(self.agent_id, text(message, "error"))
+            case "failed":
+                workers.failed(self.agent_id, text(message, "reason"))
+            case "report":
+                _report(self.desk.bus, self.agent_id, message)
+
+    def closed(self) -> None:
+        self.desk.workers.disconnected(self.agent_id, self)
+
+    def _request(self, message: Mapping[str, object]) -> None:
+        worker = self.desk.workers.get(self.agent_id)
+        request = JobRequest(
+            room=text(message, "room"),
+            agent_id=self.agent_id,
+            job_id=text(message, "job_id"),
+            dispatch_id=text(message, "dispatch_id"),
+            identity=text(message, "identity"),
+        )
+        answer = self.desk.book.request(
+            request,
+            max_rooms=worker.spec.max_rooms if worker is not None else 0,
+            draining=worker is None or worker.draining,
+        )
+        held = answer.outcome is ClaimOutcome.HELD
+        self.peer.send(
+            {
+                "type": "answer",
+                "id": number(message, "id"),
+                "outcome": answer.outcome.value,
+                "epoch": answer.claim.epoch if answer.claim is not None and not held else 0,
+                "terminate": held,
+                "holder": answer.claim.identity if answer.claim is not None and held else "",
+            }
+        )
+
+
+@dataclass(slots=True)
+class _JobSession:
+    """One job's connection."""
+
+    desk: GuardDesk
+    peer: GuardPeer
+    agent_id: str
+    room: str
+    job_id: str
+    ended: bool = field(default=False)
+
+    # as JobLink
+
+    def leave(self, reason: str, epoch: int) -> None:
+        self.peer.send({"type": "leave", "reason": reason, "epoch": epoch})
+
+    def drain(self, timeout: float) -> None:
+        self.peer.send({"type": "drain", "timeout": max(0.0, timeout)})
+
+    # as GuardSession
+
+    def receive(self, message: Mapping[str, object]) -> None:
+        book = self.desk.book
+        match message.get("type"):
+            case "heartbeat":
+                book.heartbeat(self.job_id)
+            case "joined":
+                book.joined(self.job_id, text(message, "identity"))
+            case "census":
+                agents = message.get("agents")
+                count = len(agents) if isinstance(agents, list) else 1
+                book.census(self.job_id, count, number(message, "humans"))
+                self.desk.workers.wake(self.agent_id)
+            case "report":
+                _report(self.desk.bus, self.agent_id, {"room": self.room, "job_id": self.job_id, **message})
+            case "goodbye":
+                self.ended = True
+                book.goodbye(self.job_id, text(message, "reason"))
+                self.desk.workers.wake(self.agent_id)
+
+    def closed(self) -> None:
+        if not self.ended:
+            self.desk.book.unlink(self.job_id, self)
+
+
+def _report(bus: EventBus, agent_id: str, message: Mapping[str, object]) -> None:
+    bus.publish(
+        GuardReport(
+            agent_id=agent_id,
+            room=text(message, "room"),
+            job_id=text(message, "job_id"),
+            report=text(message, "report"),
+            detail=text(message, "detail"),
+        )
+    )
+
+
+def text(message: Mapping[str, object], key: str) -> str:
+    """A text field, ``""`` when it is missing.  Raises :class:`BadMessage` for another type."""
+    value = message.get(key, "")
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > 1024:
+        raise BadMessage(f"{key} must be text of at most 1,024 characters")
+    return value
+
+
+def number(message: Mapping[str, object], key: str) -> int:
+    """A whole number, 0 when it is missing.  Raises :class:`BadMessage` for another type."""
+    value = message.get(key, 0)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadMessage(f"{key} must be a whole number")
+    return value

@@ -1,0 +1,67 @@
+"""Is LiveKit there?  Told by the outcome of every request, so that no question is asked twice.
+
+The rule: one refused or unauthorised call is enough to say no, one good one is enough to say yes; and
+coming back is an edge that wakes everything that waited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from supervisor.core.ports import RequestOutcome
+from supervisor.events import Event, EventBus, LiveKitDown, LiveKitRequest, LiveKitUp
+
+_GOOD = frozenset({RequestOutcome.OK.value, RequestOutcome.NOT_FOUND.value})
+_AWAY = frozenset(
+    {RequestOutcome.TIMEOUT.value, RequestOutcome.UNAVAILABLE.value, RequestOutcome.UNAUTHORIZED.value}
+)
+PROBE = "list_rooms"
+"""The one call that asks for the server as a whole: a 503 on a single room says nothing about it."""
+
+
+class LiveKitHealth:
+    """Subscribes to LiveKitRequest events; publishes LiveKitUp and LiveKitDown when it changes."""
+
+    def __init__(self, url: str, bus: EventBus, clock: Callable[[], float]) -> None:
+        self.url = url
+        self.up: bool | None = None
+        """None before the first answer."""
+        self.error = ""
+        self.since = 0.0
+        """Monotonic time at which LiveKit was last found to be back after having been away; 0: never."""
+        self._bus = bus
+        self._clock = clock
+        self._on_back: list[Callable[[], None]] = []
+        bus.subscribe(self._on_event)
+
+    def on_back(self, callback: Callable[[], None]) -> None:
+        self._on_back.append(callback)
+
+    def is_up(self) -> bool:
+        return self.up is True
+
+    def since_when(self) -> float:
+        return self.since
+
+    def _on_event(self, event: Event) -> None:
+        if not isinstance(event, LiveKitRequest):
+            return
+        if event.outcome in _GOOD:
+            self._good()
+        elif event.method == PROBE and event.outcome in _AWAY:
+            self._away(event.error or event.outcome)
+
+    def _good(self) -> None:
+        if self.up:
+            return
+        if self.up is False:
+            self.since = self._clock()
+        self.up, self.error = True, ""
+        self._bus.publish(LiveKitUp(url=self.url))
+        for callback in self._on_back:
+            callback()
+
+    def _away(self, error: str) -> None:
+        was, self.up, self.error = self.up, False, error
+        if was is not False:
+            self._bus.publish(LiveKitDown(url=self.url, error=error))

@@ -1,0 +1,159 @@
+"""A queue of keys: a key is handled by one task at a time, and once more if it was added meanwhile.
+
+After client-go's work queue: *dirty* keys are waiting or to be handled again, keys in *work* are being
+handled.  Adding is idempotent, so a thousand webhooks about one room cost one look, or two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from supervisor.core.backoff import BackoffPolicy, delay
+from supervisor.events import EventBus, InternalError, Loop, LoopOutcome, Reconciled
+
+RETRY = BackoffPolicy(initial=0.2, factor=2.0, max=15.0, jitter=0.2)
+
+Handler = Callable[[str], Awaitable[float | None]]
+"""Handles one key; returns the monotonic time of its next look, or None."""
+
+
+class Requeue(Exception):
+    """Raised by a handler that could not read the truth: try the key again, later and later."""
+
+
+class KeyedQueue:
+    """Keys waiting for their handler, now or at a time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ready: deque[str] = deque()
+        self._dirty: set[str] = set()
+        self._work: set[str] = set()
+        self._timed: list[tuple[float, int, str]] = []
+        self._due: dict[str, float] = {}
+        self._count = itertools.count()
+        self._changed = asyncio.Event()
+
+    def add(self, key: str) -> None:
+        """Handle this key soon."""
+        self._due.pop(key, None)
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._work:
+            self._ready.append(key)
+            self._changed.set()
+
+    def add_at(self, key: str, when: float) -> None:
+        """Handle this key at ``when`` (monotonic), unless it is due earlier anyway."""
+        if key in self._dirty or self._due.get(key, float("inf")) <= when:
+            return
+        self._due[key] = when
+        heapq.heappush(self._timed, (when, next(self._count), key))
+        self._changed.set()
+
+    async def get(self) -> str:
+        """The next key, taken into work; :meth:`done` must follow."""
+        while True:
+            self._promote()
+            if self._ready:
+                key = self._ready.popleft()
+                self._dirty.discard(key)
+                self._work.add(key)
+                return key
+            self._changed.clear()
+            wait = self._timed[0][0] - self._clock() if self._timed else None
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def done(self, key: str) -> None:
+        """The key's handler has returned; handle it again if it was added meanwhile."""
+        self._work.discard(key)
+        if key in self._dirty:
+            self._ready.append(key)
+            self._changed.set()
+
+    def forget(self, key: str) -> None:
+        """No timed look at this key any more."""
+        self._due.pop(key, None)
+
+    def __len__(self) -> int:
+        return len(self._dirty) + len(self._work)
+
+    def _promote(self) -> None:
+        now = self._clock()
+        while self._timed and self._timed[0][0] <= now:
+            when, _, key = heapq.heappop(self._timed)
+            if self._due.get(key) == when:
+                self.add(key)
+
+
+class Reconciler:
+    """Runs a handler over a queue's keys with bounded concurrency, and tries failed keys again."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        handler: Handler,
+        bus: EventBus,
+        clock: Callable[[], float],
+        *,
+        concurrency: int,
+        random: Callable[[], float],
+    ) -> None:
+        self.queue = KeyedQueue(clock)
+        self._loop = loop
+        self._handler = handler
+        self._bus = bus
+        self._clock = clock
+        self._random = random
+        self._concurrency = concurrency
+        self._failures: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._concurrency):
+                group.create_task(self._work(), name=f"{self._loop}-{number}")
+
+    async def _work(self) -> None:
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._handle(key)
+            finally:
+                self.queue.done(key)
+
+    async def _handle(self, key: str) -> None:
+        started = self._clock()
+        outcome = LoopOutcome.OK
+        try:
+            look_at = await self._handler(key)
+        except Requeue:
+            outcome = LoopOutcome.REQUEUED
+            self._retry(key)
+        except (
+            Exception
+        ) as error:  # the one place where a defect in a handler is caught: it must not end the loop
+            outcome = LoopOutcome.FAILED
+            self._bus.publish(InternalError.of(f"reconcile {self._loop}", error))
+            self._retry(key)
+        else:
+            self._failures.pop(key, None)
+            if look_at is not None:
+                self.queue.add_at(key, look_at)
+        self._bus.publish(
+            Reconciled(loop=self._loop, outcome=outcome, seconds=max(0.0, self._clock() - started))
+        )
+
+    def _retry(self, key: str) -> None:
+        failures = self._failures.get(key, 0) + 1
+        self._failures[key] = failures
+        self.queue.add_at(key, self._clock() + delay(RETRY, failures, self._random()))

@@ -1,0 +1,455 @@
+"""The room reconciler: read a room, ask :mod:`supervisor.core.room_plan`, do one thing, look again.
+
+The rule: every write follows a read and its decision directly, with nothing in between; and a room of
+which anything could not be read is left alone and read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
+from supervisor.core.model import AgentView, Claim, DeadJob, Participant, RoomState, Unknown
+from supervisor.core.ports import ClaimStore, Failed, LiveKit, RequestOutcome, StoredIntent
+from supervisor.core.room_plan import (
+    Action,
+    CreateDispatch,
+    Decision,
+    DeleteDispatch,
+    RemoveParticipant,
+    RevokeClaim,
+    RoomFacts,
+    RoomMemory,
+    RoomPolicy,
+    Target,
+    after_dispatch,
+    matches_any,
+    plan,
+)
+from supervisor.events import (
+    ConflictDetected,
+    ConflictResolved,
+    DispatchChanged,
+    DispatchOutcome,
+    EventBus,
+    Loop,
+    ParticipantRemoved,
+    RoomRecovered,
+    RoomStateChanged,
+)
+from supervisor.reconcile.claimbook import ClaimBook
+from supervisor.reconcile.queue import Reconciler, Requeue
+
+MAX_STEPS = 50
+"""Writes in one visit to a room; more wait for the next visit, so that no room starves the others."""
+CONCURRENCY = 64
+
+
+class Workers(Protocol):
+    """What rooms need to know of workers."""
+
+    def views(self) -> tuple[AgentView, ...]: ...
+
+
+@dataclass(slots=True)
+class Open:
+    """A conflict that stands."""
+
+    since: float
+    resolution: Resolution | None = None
+    """What has been done about it so far."""
+    reported: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RoomView:
+    """What the operator is shown of a room, as of the last look."""
+
+    name: str
+    sid: str
+    state: RoomState
+    reason: str
+    humans: int
+    agents: tuple[tuple[str, str | None], ...]
+    """Identity and agent ID of each agent participant."""
+
+
+@dataclass(slots=True)
+class _Room:
+    memory: RoomMemory = field(default_factory=RoomMemory)
+    open: dict[Conflict, Open] = field(default_factory=dict)
+    view: RoomView | None = None
+    ours: bool = False
+    intent_saved: bool = False
+
+
+class RoomReconciler:
+    """All rooms of one LiveKit server."""
+
+    def __init__(
+        self,
+        livekit: LiveKit,
+        book: ClaimBook,
+        workers: Workers,
+        store: ClaimStore,
+        bus: EventBus,
+        clock: Callable[[], float],
+        *,
+        policy: RoomPolicy,
+        ignore: tuple[str, ...],
+        enforce: bool,
+        random: Callable[[], float],
+        livekit_since: Callable[[], float],
+    ) -> None:
+        self._livekit = livekit
+        self._book = book
+        self._workers = workers
+        self._store = store
+        self._bus = bus
+        self._clock = clock
+        self._random = random
+        self._livekit_since = livekit_since
+        self._rooms: dict[str, _Room] = {}
+        self._sids: dict[str, str] = {}
+        self._counts: Counter[RoomState] = Counter()
+        self._unresolved: Counter[ConflictKind] = Counter()
+        self.policy = policy
+        self.ignore = ignore
+        self.enforce = enforce
+        self._reconciler = Reconciler(
+            Loop.ROOMS, self._reconcile, bus, clock, concurrency=CONCURRENCY, random=random
+        )
+        book.listen(self)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._reconciler.run()
+
+    # --- what wakes a room ---
+
+    def wake(self, room: str) -> None:
+        """Look at this room soon."""
+        if not matches_any(room, self.ignore):
+            self._reconciler.queue.add(room)
+
+    def wake_all(self) -> None:
+        for name in self._rooms:
+            self.wake(name)
+
+    def wake_agent(self, agent_id: str) -> None:
+        """An agent has become ready, or has gone: look at the rooms that wait for it, or had it."""
+        for name, room in self._rooms.items():
+            target = room.memory.target
+            waits = room.view is not None and room.view.state is RoomState.MISSING_AGENT
+            if waits or (target is not None and target.agent_id == agent_id):
+                self.wake(name)
+
+    def note_death(self, dead: DeadJob) -> None:
+        room = self._rooms.setdefault(dead.room, _Room())
+        room.memory = replace(room.memory, dead=(*room.memory.dead, dead))
+        self.wake(dead.room)
+
+    def note_refused(self, room: str, dispatch_id: str) -> None:
+        if dispatch_id:
+            known = self._rooms.setdefault(room, _Room())
+            known.memory = replace(known.memory, refused=known.memory.refused | {dispatch_id})
+        self.wake(room)
+
+    async def restore(self) -> None:
+        """Take over which agents had been asked for in rooms, before the daemon was restarted."""
+        for intent in await self._store.load_intents():
+            room = self._rooms.setdefault(intent.room, _Room())
+            target = Target("", intent.agent_id, intent.metadata)
+            room.memory = replace(room.memory, target=target)
+            room.intent_saved = True
+
+    async def resync(self, spread: float) -> None:
+        """Find what webhooks have lost: look at every room that may need it, within ``spread`` seconds."""
+        rooms = await self._livekit.list_rooms()
+        if isinstance(rooms, Unknown):
+            self.wake_all()
+            return
+        self._sids = {room.name: room.sid for room in rooms}
+        claimed = {claim.room for claim in self._book.table.all()}
+        names = [room.name for room in rooms if room.num_participants or room.name not in self._rooms]
+        names = list(dict.fromkeys([*names, *self._rooms, *claimed]))
+        names = [name for name in names if not matches_any(name, self.ignore)]
+        now = self._clock()
+        for number, name in enumerate(names):
+            self._reconciler.queue.add_at(name, now + spread * number / len(names))
+
+    # --- what is shown ---
+
+    def views(self) -> tuple[tuple[RoomView, Claim | None], ...]:
+        """All rooms of ours, and the claims on them."""
+        shown = [r.view for r in self._rooms.values() if r.view is not None and r.ours]
+        return tuple((view, self._book.table.get(view.name)) for view in sorted(shown, key=lambda v: v.name))
+
+    def counts(self) -> dict[RoomState, int]:
+        return {state: self._counts[state] for state in RoomState}
+
+    def unresolved(self) -> dict[ConflictKind, int]:
+        return {kind: self._unresolved[kind] for kind in ConflictKind}
+
+    # --- one room ---
+
+    async def _reconcile(self, name: str) -> float | None:
+        self._reconciler.queue.forget(name)
+        decision = None
+        for _ in range(MAX_STEPS):
+            decision = await self._decide(name)
+            if decision is None:
+                return None
+            if not decision.actions or not self.enforce:
+                return decision.look_at
+            if not await self._apply(name, decision.actions[0]):
+                raise Requeue
+        return self._clock()
+
+    async def _decide(self, name: str) -> Decision | None:
+        """Read and decide; None: the room is gone, or none of ours."""
+        participants, dispatches = await asyncio.gather(
+            self._livekit.list_participants(name), self._livekit.list_dispatches(name)
+        )
+        now = self._clock()
+        room = self._rooms.setdefault(name, _Room())
+        facts = RoomFacts(
+            name=name,
+            participants=participants,
+            dispatches=dispatches,
+            claim=self._book.table.get(name),
+            agents=self._workers.views(),
+            livekit_since=self._livekit_since(),
+        )
+        if facts.participants == () and facts.dispatches == () and self._over(room, facts, now):
+            self._forget(name, "gone")
+            return None
+        decision = plan(facts, self.policy, room.memory, now)
+        if not decision.ours:
+            self._forget(name, "not ours")
+            return None
+        room.memory = decision.memory
+        if decision.state is not RoomState.UNKNOWN or room.ours:
+            self._record(name, room, decision, participants, now)
+        if decision.state is RoomState.UNKNOWN:
+            raise Requeue
+        return decision
+
+    @staticmethod
+    def _over(room: _Room, facts: RoomFacts, now: float) -> bool:
+        """An empty, unlisted room is over, unless a job holds it and may be on its way back."""
+        return facts.claim is None and not any(now - d.died_at < 1.0 for d in room.memory.dead)
+
+    def _forget(self, name: str, why: str) -> None:
+        room = self._rooms.pop(name, None)
+        self._reconciler.queue.forget(name)
+        if room is None:
+            return
+        now = self._clock()
+        for conflict, entry in list(room.open.items()):
+            self._close(name, room, conflict, entry, now)
+        if room.intent_saved:
+            self._store.delete_intent(name)
+        if room.view is not None and room.ours:
+            self._counts[room.view.state] -= 1
+            self._bus.publish(RoomStateChanged(room=name, old=room.view.state, new="gone", reason=why))
+
+    def _record(
+        self,
+        name: str,
+        room: _Room,
+        decision: Decision,
+        participants: tuple[Participant, ...] | Unknown,
+        now: float,
+    ) -> None:
+        self._show(name, room, decision, participants)
+        if decision.state is not RoomState.UNKNOWN:
+            self._record_conflicts(name, room, decision, now)
+        if decision.arrived:
+            self._dispatch_event(name, decision.memory.target, DispatchOutcome.JOINED, decision.arrived)
+        if decision.recovery is not None:
+            self._bus.publish(
+                RoomRecovered(
+                    room=name,
+                    agent_id=decision.recovery.agent_id,
+                    cause=decision.recovery.cause,
+                    seconds=decision.recovery.seconds,
+                )
+            )
+        if room.intent_saved and decision.state in (RoomState.HEALTHY, RoomState.EMPTY):
+            self._store.delete_intent(name)
+            room.intent_saved = False
+
+    def _show(
+        self,
+        name: str,
+        room: _Room,
+        decision: Decision,
+        participants: tuple[Participant, ...] | Unknown,
+    ) -> None:
+        old = room.view.state if room.view is not None and room.ours else None
+        if isinstance(participants, Unknown):
+            humans, agents = (room.view.humans, room.view.agents) if room.view else (0, ())
+        else:
+            humans = sum(p.is_human for p in participants)
+            agents = tuple((p.identity, p.agent_id) for p in participants if p.is_agent)
+        room.ours = True
+        room.view = RoomView(name, self._sids.get(name, ""), decision.state, decision.reason, humans, agents)
+        if old is not decision.state:
+            if old is not None:
+                self._counts[old] -= 1
+            self._counts[decision.state] += 1
+            self._bus.publish(
+                RoomStateChanged(room=name, old=old or "", new=decision.state, reason=decision.reason)
+            )
+
+    # --- conflicts from detection to resolution ---
+
+    def _record_conflicts(self, name: str, room: _Room, decision: Decision, now: float) -> None:
+        standing = frozenset(decision.conflicts)
+        for conflict in decision.conflicts:
+            entry = room.open.get(conflict)
+            if entry is None:
+                entry = room.open[conflict] = Open(self._since(room, conflict, now))
+                self._unresolved[conflict.kind] += 1
+                self._bus.publish(
+                    ConflictDetected(
+                        kind=conflict.kind, agent_id=conflict.agent_id, room=name, identity=conflict.subject
+                    )
+                )
+            if not entry.reported and not (self.enforce and _is_acted_on(conflict, decision)):
+                entry.reported = True
+                self._resolved(name, conflict, Resolution.REPORTED, now - entry.since)
+        for conflict, entry in list(room.open.items()):
+            if conflict not in standing:
+                self._close(name, room, conflict, entry, now)
+
+    @staticmethod
+    def _since(room: _Room, conflict: Conflict, now: float) -> float:
+        if conflict.kind is ConflictKind.MISSING_AGENT and room.memory.silent_since is not None:
+            return room.memory.silent_since
+        return now
+
+    def _close(self, name: str, room: _Room, conflict: Conflict, entry: Open, now: float) -> None:
+        del room.open[conflict]
+        self._unresolved[conflict.kind] -= 1
+        if entry.reported and entry.resolution is None:
+            return
+        self._resolved(name, conflict, entry.resolution or Resolution.REPORTED, now - entry.since)
+
+    def _resolved(self, name: str, conflict: Conflict, resolution: Resolution, seconds: float) -> None:
+        self._bus.publish(
+            ConflictResolved(
+                kind=conflict.kind,
+                resolution=resolution,
+                seconds=max(0.0, seconds),
+                agent_id=conflict.agent_id,
+                room=name,
+                identity=conflict.subject,
+            )
+        )
+
+    def _mark(self, name: str, kind: ConflictKind, subject: str, resolution: Resolution) -> None:
+        """Something was done about a conflict; it is counted when a later look finds it gone."""
+        room = self._rooms.get(name)
+        if room is None:
+            return
+        for conflict, entry in room.open.items():
+            if conflict.kind is kind and (conflict.subject == subject or not conflict.subject):
+                entry.resolution = resolution
+
+    # --- actions ---
+
+    async def _apply(self, name: str, action: Action) -> bool:
+        """Do it; False: it failed, and nobody knows how far."""
+        match action:
+            case RemoveParticipant():
+                return await self._remove(name, action)
+            case DeleteDispatch():
+                return await self._delete(name, action)
+            case CreateDispatch():
+                return await self._create(name, action.target)
+            case RevokeClaim():
+                self._book.revoke(name, action.job_id, "it did not come back")
+                return True
+
+    async def _remove(self, name: str, action: RemoveParticipant) -> bool:
+        result = await self._livekit.remove_participant(name, action.identity)
+        failed = isinstance(result, Failed)
+        self._bus.publish(
+            ParticipantRemoved(
+                room=name, identity=action.identity, reason=action.kind, outcome=result.outcome
+            )
+        )
+        self._mark(name, action.kind, action.identity, Resolution.FAILED if failed else Resolution.EVICTED)
+        if failed:
+            return False
+        if result.outcome is RequestOutcome.NOT_FOUND:
+            await asyncio.sleep(0.02)  # the list was older than the fact: give it time to catch up
+        return True
+
+    async def _delete(self, name: str, action: DeleteDispatch) -> bool:
+        room = self._rooms.setdefault(name, _Room())
+        await self._keep_intent(name, room)
+        result = await self._livekit.delete_dispatch(name, action.dispatch_id)
+        failed = isinstance(result, Failed)
+        lost = action.kind is ConflictKind.LOST_DISPATCH
+        target = Target("", action.agent_id)
+        if lost:
+            self._dispatch_event(name, target, DispatchOutcome.LOST, action.dispatch_id)
+            self._mark(name, action.kind, action.dispatch_id, Resolution.REDISPATCHED)
+        else:
+            self._mark(name, action.kind, action.dispatch_id, Resolution.TERMINATED)
+        if isinstance(result, Failed):
+            self._dispatch_event(name, target, DispatchOutcome.FAILED, action.dispatch_id, result.message)
+        else:
+            self._dispatch_event(name, target, DispatchOutcome.DELETED, action.dispatch_id)
+        return not failed
+
+    async def _create(self, name: str, target: Target) -> bool:
+        result = await self._livekit.create_dispatch(name, target.agent_name, target.metadata)
+        room = self._rooms.setdefault(name, _Room())
+        if isinstance(result, Failed):
+            room.memory = after_dispatch(room.memory, None, self._clock())
+            self._dispatch_event(name, target, DispatchOutcome.FAILED, "", result.message)
+            self._mark(name, ConflictKind.MISSING_AGENT, "", Resolution.FAILED)
+            return False
+        room.memory = after_dispatch(room.memory, result.id, self._clock())
+        self._dispatch_event(name, target, DispatchOutcome.CREATED, result.id)
+        self._mark(name, ConflictKind.MISSING_AGENT, "", Resolution.REDISPATCHED)
+        return True
+
+    async def _keep_intent(self, name: str, room: _Room) -> None:
+        """Deleting a dispatch deletes what was asked for: remember it where a crash cannot reach.
+
+        A store that fails costs that safety, not the caller's agent: it is published, and we go on.
+        """
+        target = room.memory.target
+        if target is not None and not room.intent_saved:
+            self._store.save_intent(StoredIntent(name, target.agent_id, target.metadata))
+            room.intent_saved = True
+            await self._store.flush()
+
+    def _dispatch_event(
+        self, name: str, target: Target | None, outcome: DispatchOutcome, dispatch_id: str, error: str = ""
+    ) -> None:
+        self._bus.publish(
+            DispatchChanged(
+                agent_id=target.agent_id if target is not None else "",
+                room=name,
+                outcome=outcome,
+                dispatch_id=dispatch_id,
+                error=error,
+            )
+        )
+
+
+def _is_acted_on(conflict: Conflict, decision: Decision) -> bool:
+    """False for what is told of and left alone: a foreign agent that is alone, or another supervisor's."""
+    if conflict.kind is not ConflictKind.FOREIGN_AGENT or conflict.subject in decision.memory.suspects:
+        return True
+    return any(isinstance(a, RemoveParticipant) and a.identity == conflict.subject for a in decision.actions)

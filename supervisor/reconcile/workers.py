@@ -1,0 +1,607 @@
+"""The worker reconciler: one record per supervised process, and one path for everything about it.
+
+The rule: commands, guards and exits only change a record and wake its ID; processes are started and ended
+in :meth:`WorkerReconciler._reconcile` alone, which is never in two places at once for an ID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from supervisor.core import worker_plan
+from supervisor.core.model import AgentView
+from supervisor.core.ports import ExitStatus, ProcessHandle, ProcessHost, ProcessSpec, SpawnFailed
+from supervisor.core.worker_plan import Ending, EndReason, WorkerPolicy, WorkerView, after_exit, begin_ending
+from supervisor.core.worker_state import HAS_PROCESS, WorkerEvent, WorkerState, transition
+from supervisor.events import (
+    DrainFinished,
+    EventBus,
+    Loop,
+    RestartReason,
+    WorkerAdopted,
+    WorkerExited,
+    WorkerReady,
+    WorkerRegistrationLost,
+    WorkerRestarted,
+    WorkerSignalled,
+    WorkerSpawned,
+    WorkerSpawnFailed,
+    WorkerStateChanged,
+)
+from supervisor.reconcile.claimbook import ClaimBook
+from supervisor.reconcile.queue import Reconciler
+
+CONCURRENCY = 64
+"""Agents handled at once: each ends by itself, and one that hangs delays no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """One configured agent, as far as reconciling it needs to know."""
+
+    id: str
+    name: str | None
+    """LiveKit's agent name; None: the script's own, known when it has registered."""
+    rooms: tuple[str, ...] | None
+    """Room-name patterns; None: all rooms when it turns out to be unnamed, else none."""
+    max_rooms: int
+    policy: WorkerPolicy
+    process: ProcessSpec
+    is_agent: bool = True
+    """False for a helper of our own that is supervised alike: the development server."""
+
+
+class WorkerLink(Protocol):
+    """A worker's guard connection, as far as one can speak through it."""
+
+    def drain(self, timeout: float) -> None: ...
+
+
+class RoomWaker(Protocol):
+    def wake_agent(self, agent_id: str) -> None: ...
+
+
+class Wishes(Protocol):
+    """What the operator wished for, where a crash of the daemon does not lose it."""
+
+    def stopped(self) -> frozenset[str]: ...
+
+    def set_stopped(self, agent_id: str, stopped: bool) -> None: ...
+
+
+class ExitEvidence(Protocol):
+    """What else is known about a death."""
+
+    def out_of_memory(self, spec: ProcessSpec) -> bool: ...
+
+    def last_output(self, spec: ProcessSpec) -> str: ...
+
+
+@dataclass(slots=True)
+class Worker:
+    """Want and fact about one agent's process."""
+
+    spec: AgentSpec
+    wanted: bool
+    state: WorkerState = WorkerState.STOPPED
+    since: float = 0.0
+    """Monotonic time of the last change of state."""
+    reason: str = ""
+    handle: ProcessHandle | None = None
+    exit: ExitStatus | None = None
+    started_at: float = 0.0
+    link: WorkerLink | None = None
+    registered: bool = False
+    registered_once: bool = False
+    ready_since: float | None = None
+    last_heartbeat: float | None = None
+    reported_name: str | None = None
+    http_port: int = 0
+    ending: Ending | None = None
+    failures: int = 0
+    next_start_at: float = 0.0
+    waits_for_livekit: bool = False
+    restart_reason: RestartReason | None = None
+    """Of the last death, until the replacement has been started."""
+    restarts: int = 0
+    memory_bytes: int = 0
+    failure: str = ""
+    """What the guard, or the spawn, said before it failed."""
+    forgotten: bool = False
+    """No longer configured: gone as soon as its process is."""
+
+    @property
+    def name(self) -> str | None:
+        return self.spec.name if self.spec.name is not None else self.reported_name
+
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        if self.spec.rooms is not None:
+            return self.spec.rooms
+        return ("*",) if self.name == "" else ()
+
+    @property
+    def draining(self) -> bool:
+        return self.state in (WorkerState.DRAINING, WorkerState.STOPPING)
+
+
+class WorkerReconciler:
+    """All supervised processes of this daemon."""
+
+    def __init__(
+        self,
+        host: ProcessHost,
+        book: ClaimBook,
+        wishes: Wishes,
+        evidence: ExitEvidence,
+        bus: EventBus,
+        clock: Callable[[], float],
+        *,
+        random: Callable[[], float],
+        livekit_up: Callable[[], bool],
+    ) -> None:
+        self._host = host
+        self._book = book
+        self._wishes = wishes
+        self._evidence = evidence
+        self._bus = bus
+        self._clock = clock
+        self._random = random
+        self._livekit_up = livekit_up
+        self._workers: dict[str, Worker] = {}
+        self._rooms: RoomWaker | None = None
+        self._watchers: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._reconciler = Reconciler(
+            Loop.WORKERS, self._reconcile, bus, clock, concurrency=CONCURRENCY, random=random
+        )
+
+    def listen(self, rooms: RoomWaker) -> None:
+        self._rooms = rooms
+
+    async def run(self) -> None:
+        """Until cancelled; running processes are left alone."""
+        try:
+            await self._reconciler.run()
+        finally:
+            for task in self._watchers:
+                task.cancel()
+            await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    # --- configuration ---
+
+    def configure(self, specs: Iterable[AgentSpec]) -> None:
+        """From now on these agents, in this order: new ones are started, missing ones drained and stopped."""
+        before = self._workers
+        stopped = self._wishes.stopped()
+        self._workers = {}
+        for spec in specs:
+            worker = before.pop(spec.id, None)
+            if worker is None:
+                worker = Worker(spec, wanted=spec.id not in stopped, since=self._clock())
+                self._adopt(worker)
+            else:
+                worker.spec, worker.forgotten = spec, False
+            self._workers[spec.id] = worker
+            self.wake(spec.id)
+        for agent_id, worker in before.items():
+            worker.forgotten, worker.wanted = True, False
+            if worker.handle is not None:
+                worker.ending = worker.ending or begin_ending(
+                    worker.spec.policy, EndReason.STOPPED, self._clock(), drain=True
+                )
+                self._workers[agent_id] = worker
+                self.wake(agent_id)
+
+    def _adopt(self, worker: Worker) -> None:
+        handle = self._host.adopt(worker.spec.process)
+        if handle is None:
+            return
+        self._attach(worker, handle)
+        self._bus.publish(WorkerAdopted(agent_id=worker.spec.id, pid=handle.pid))
+
+    # --- reading ---
+
+    def all(self) -> tuple[Worker, ...]:
+        return tuple(self._workers.values())
+
+    def get(self, agent_id: str) -> Worker | None:
+        return self._workers.get(agent_id)
+
+    def views(self) -> tuple[AgentView, ...]:
+        """The agents as the room plan sees them, in configuration order."""
+        return tuple(self._view(w) for w in self._workers.values() if w.spec.is_agent and not w.forgotten)
+
+    def _view(self, worker: Worker) -> AgentView:
+        full = bool(worker.spec.max_rooms) and (
+            len(self._book.table.of_agent(worker.spec.id)) >= worker.spec.max_rooms
+        )
+        return AgentView(
+            id=worker.spec.id,
+            name=worker.name,
+            rooms=worker.rooms,
+            ready=worker.state is WorkerState.READY,
+            ready_since=worker.ready_since,
+            reason=worker.reason or worker.state.value,
+            full=full,
+        )
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Until ``condition`` holds; it is asked again at every change of a worker."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    # --- what wakes a worker ---
+
+    def wake(self, agent_id: str) -> None:
+        self._reconciler.queue.add(agent_id)
+
+    def wake_all(self) -> None:
+        for agent_id in self._workers:
+            self.wake(agent_id)
+
+    def livekit_is_back(self) -> None:
+        for worker in self._workers.values():
+            worker.waits_for_livekit = False
+        self.wake_all()
+
+    # --- commands ---
+
+    def start(self, agent_id: str) -> None:
+        """It is wanted again, at once: a backoff is over."""
+        worker = self._workers[agent_id]
+        self._want(worker, True)
+        worker.failures, worker.next_start_at, worker.waits_for_livekit = 0, 0.0, False
+        self.wake(agent_id)
+
+    def stop(self, agent_id: str, *, drain: bool) -> None:
+        worker = self._workers[agent_id]
+        self._want(worker, False)
+        self._end(worker, EndReason.STOPPED, drain=drain)
+
+    def restart(self, agent_id: str, *, drain: bool) -> None:
+        worker = self._workers[agent_id]
+        self._want(worker, True)
+        worker.failures, worker.next_start_at, worker.waits_for_livekit = 0, 0.0, False
+        self._end(worker, EndReason.COMMAND, drain=drain)
+
+    def shut_down(self, agent_ids: Iterable[str], *, drain: float) -> None:
+        """End these for good, each draining for at most ``drain`` seconds; nothing is remembered."""
+        now = self._clock()
+        for agent_id in agent_ids:
+            worker = self._workers[agent_id]
+            worker.wanted = False
+            until = now + drain if drain > 0 else None
+            if worker.ending is None:
+                worker.ending = Ending(EndReason.STOPPED, since=now, drain_until=until)
+            elif worker.ending.signalled_at is None:
+                worker.ending = Ending(EndReason.STOPPED, since=worker.ending.since, drain_until=until)
+            self._tell_drain(worker)
+            self.wake(agent_id)
+
+    def hung(self, agent_id: str) -> None:
+        """A job of the worker's own process hangs, and cannot be ended alone."""
+        worker = self._workers.get(agent_id)
+        if worker is not None and worker.handle is not None and worker.ending is None:
+            self._end(worker, EndReason.HUNG, drain=False)
+
+    def _want(self, worker: Worker, wanted: bool) -> None:
+        worker.wanted = wanted
+        self._wishes.set_stopped(worker.spec.id, not wanted)
+
+    def _end(self, worker: Worker, reason: EndReason, *, drain: bool) -> None:
+        if worker.handle is not None:
+            ending = begin_ending(worker.spec.policy, reason, self._clock(), drain=drain)
+            if worker.ending is None or worker.ending.signalled_at is None:
+                worker.ending = ending
+            if drain:
+                self._tell_drain(worker)
+        self.wake(worker.spec.id)
+
+    def _tell_drain(self, worker: Worker) -> None:
+        """The guard takes no more rooms from this moment on, not from the next look on."""
+        ending = worker.ending
+        if worker.handle is None or ending is None:
+            return
+        if worker.state in (WorkerState.STARTING, WorkerState.READY) and ending.drain_until is not None:
+            self._move(worker, WorkerEvent.DRAIN, f"draining: {ending.reason}")
+            if worker.link is not None:
+                worker.link.drain(ending.drain_until - self._clock())
+
+    # --- what guards tell ---
+
+    def connected(self, agent_id: str, pid: int, link: WorkerLink) -> bool:
+        """The worker's guard is there; False when it is not the process that we know."""
+        worker = self._workers.get(agent_id)
+        if worker is None or worker.handle is None or worker.handle.pid != pid:
+            return False
+        worker.link, worker.last_heartbeat = link, self._clock()
+        self.wake(agent_id)
+        return True
+
+    def disconnected(self, agent_id: str, link: WorkerLink) -> None:
+        worker = self._workers.get(agent_id)
+        if worker is not None and worker.link is link:
+            worker.link = None
+
+    def registered(self, agent_id: str, *, name: str, worker_id: str, http_port: int) -> None:
+        worker = self._workers.get(agent_id)
+        if worker is None or worker.handle is None:
+            return
+        first = not worker.registered_once
+        worker.reported_name, worker.http_port = name, http_port
+        worker.registered = worker.registered_once = True
+        worker.failure = ""
+        self._move(worker, WorkerEvent.REGISTERED)
+        if worker.state is WorkerState.READY and worker.ready_since is None:
+            worker.ready_since = self._clock()
+        seconds = self._clock() - worker.started_at if first and not worker.handle.adopted else None
+        self._bus.publish(
+            WorkerReady(agent_id=agent_id, pid=worker.handle.pid, worker_id=worker_id, seconds=seconds)
+        )
+        self._wake_rooms(agent_id)
+
+    def unregistered(self, agent_id: str, error: str) -> None:
+        worker = self._workers.get(agent_id)
+        if worker is None or worker.handle is None:
+            return
+        was = worker.registered
+        worker.registered, worker.ready_since = False, None
+        self._move(worker, WorkerEvent.UNREGISTERED, error or "not connected to LiveKit")
+        if was:
+            self._bus.publish(WorkerRegistrationLost(agent_id=agent_id, pid=worker.handle.pid))
+
+    def heartbeat(self, agent_id: str) -> None:
+        worker = self._workers.get(agent_id)
+        if worker is not None:
+            worker.last_heartbeat = self._clock()
+
+    def failed(self, agent_id: str, reason: str) -> None:
+        worker = self._workers.get(agent_id)
+        if worker is not None:
+            worker.failure = reason
+
+    def forgive(self) -> None:
+        """We were late ourselves: no heartbeat is overdue because of that."""
+        now = self._clock()
+        for worker in self._workers.values():
+            if worker.last_heartbeat is not None:
+                worker.last_heartbeat = now
+
+    def busy(self, agent_id: str) -> int:
+        return self._book.busy_rooms(agent_id)
+
+    # --- one worker ---
+
+    async def _reconcile(self, agent_id: str) -> float | None:
+        worker = self._workers.get(agent_id)
+        if worker is None:
+            return None
+        if worker.exit is not None:
+            await self._bury(worker, worker.exit)
+        if worker.handle is None and worker.forgotten:
+            del self._workers[agent_id]
+            self._changed.set()
+            return None
+        if worker.handle is None and not worker.wanted and worker.state is not WorkerState.STOPPED:
+            self._move(worker, WorkerEvent.ENDED, "stopped")
+        decision = worker_plan.plan(self._worker_view(worker), self._clock())
+        for action in decision.actions:
+            await self._apply(worker, action)
+        self._changed.set()
+        return decision.look_at
+
+    def _worker_view(self, worker: Worker) -> WorkerView:
+        handle = worker.handle
+        changed = (
+            handle is not None
+            and bool(handle.command_hash)
+            and (handle.command_hash != worker.spec.process.command_hash)
+        )
+        return WorkerView(
+            wanted=worker.wanted,
+            policy=worker.spec.policy,
+            alive=handle is not None,
+            started_at=worker.started_at,
+            registered_once=worker.registered_once,
+            last_heartbeat=worker.last_heartbeat,
+            busy_rooms=self._book.busy_rooms(worker.spec.id),
+            config_changed=changed,
+            memory_bytes=worker.memory_bytes,
+            ending=worker.ending,
+            next_start_at=worker.next_start_at,
+            waits_for_livekit=worker.waits_for_livekit and not self._livekit_up(),
+        )
+
+    async def _apply(self, worker: Worker, action: worker_plan.Action) -> None:
+        match action:
+            case worker_plan.Spawn():
+                self._spawn(worker)
+            case worker_plan.Drain(ending):
+                worker.ending = ending
+                self._tell_drain(worker)
+            case worker_plan.Terminate(ending):
+                self._terminate(worker, ending)
+            case worker_plan.Kill(ending):
+                await self._kill(worker, ending)
+
+    def _spawn(self, worker: Worker) -> None:
+        agent_id = worker.spec.id
+        try:
+            handle = self._host.adopt(worker.spec.process) or self._host.spawn(worker.spec.process)
+        except SpawnFailed as error:
+            self._bus.publish(WorkerSpawnFailed(agent_id=agent_id, error=str(error)))
+            worker.failure = str(error)
+            self._reschedule(worker, uptime=0.0)
+            return
+        self._attach(worker, handle)
+        if handle.adopted:
+            self._bus.publish(WorkerAdopted(agent_id=agent_id, pid=handle.pid))
+        else:
+            self._bus.publish(WorkerSpawned(agent_id=agent_id, pid=handle.pid))
+        if worker.restart_reason is not None:
+            worker.restarts += 1
+            self._bus.publish(WorkerRestarted(agent_id=agent_id, reason=worker.restart_reason))
+            worker.restart_reason = None
+
+    def _attach(self, worker: Worker, handle: ProcessHandle) -> None:
+        worker.handle, worker.exit, worker.ending = handle, None, None
+        worker.started_at = self._clock()
+        worker.registered = worker.registered_once = False
+        worker.ready_since = worker.last_heartbeat = worker.link = None
+        self._move(worker, WorkerEvent.SPAWNED)
+        task = asyncio.get_running_loop().create_task(
+            self._watch(worker, handle), name=f"watch-{worker.spec.id}"
+        )
+        self._watchers.add(task)
+        task.add_done_callback(self._watchers.discard)
+        if not worker.spec.policy.guarded:
+            worker.registered = worker.registered_once = True
+            worker.ready_since = worker.started_at
+            self._move(worker, WorkerEvent.REGISTERED)
+            self._bus.publish(WorkerReady(agent_id=worker.spec.id, pid=handle.pid))
+        self.wake(worker.spec.id)
+
+    async def _watch(self, worker: Worker, handle: ProcessHandle) -> None:
+        status = await handle.wait()
+        if worker.handle is handle:
+            worker.exit = status
+            self.wake(worker.spec.id)
+
+    def _terminate(self, worker: Worker, ending: Ending) -> None:
+        self._finish_drain(worker, ending)
+        worker.ending = ending
+        self._move(worker, WorkerEvent.STOP, f"stopping: {ending.reason}")
+        for job in self._book.jobs_of(worker.spec.id):
+            self._book.tell_to_leave(job.job_id, f"worker stops: {ending.reason}")
+        self._signal(worker, signal.SIGTERM, ending.reason)
+
+    def _finish_drain(self, worker: Worker, ending: Ending) -> None:
+        if worker.state is not WorkerState.DRAINING or ending.drain_until is None:
+            return
+        over = self._book.busy_rooms(worker.spec.id) == 0
+        self._bus.publish(DrainFinished(agent_id=worker.spec.id, outcome="completed" if over else "timeout"))
+
+    async def _kill(self, worker: Worker, ending: Ending) -> None:
+        worker.ending = ending
+        if worker.handle is None:
+            return
+        self._bus.publish(
+            WorkerSignalled(
+                agent_id=worker.spec.id, pid=worker.handle.pid, signal="SIGKILL", reason=ending.reason
+            )
+        )
+        self._move(worker, WorkerEvent.STOP, f"killing: {ending.reason}")
+        await worker.handle.kill_tree()
+
+    def _signal(self, worker: Worker, number: signal.Signals, reason: str) -> None:
+        if worker.handle is not None and worker.handle.signal(number):
+            self._bus.publish(
+                WorkerSignalled(
+                    agent_id=worker.spec.id, pid=worker.handle.pid, signal=number.name, reason=reason
+                )
+            )
+
+    # --- after a death ---
+
+    async def _bury(self, worker: Worker, status: ExitStatus) -> None:
+        """The process is gone: end what is left of its tree, and decide when the next one may start."""
+        handle, ending = worker.handle, worker.ending
+        if handle is None:
+            return
+        agent_id = worker.spec.id
+        self._book.worker_died(agent_id)
+        self._wake_rooms(agent_id)
+        await handle.kill_tree()
+        uptime = self._clock() - worker.started_at
+        reason = self._restart_reason(worker, status)
+        self._tell_exit(worker, handle, status, reason)
+        worker.handle = worker.exit = worker.ending = worker.link = None
+        worker.registered, worker.ready_since, worker.last_heartbeat = False, None, None
+        if not worker.wanted:
+            self._move(worker, WorkerEvent.ENDED, "stopped")
+            return
+        worker.restart_reason = reason
+        self._reschedule(
+            worker,
+            uptime=uptime,
+            wanted_end=ending is not None and ending.reason in _OWN_WISH,
+            livekit_lost=reason is RestartReason.LIVEKIT_LOST,
+        )
+
+    def _reschedule(
+        self, worker: Worker, *, uptime: float, wanted_end: bool = False, livekit_lost: bool = False
+    ) -> None:
+        now = self._clock()
+        restart = after_exit(
+            worker.spec.policy,
+            failures=worker.failures,
+            uptime=uptime,
+            now=now,
+            randomness=self._random(),
+            wanted_end=wanted_end,
+            livekit_lost=livekit_lost,
+        )
+        worker.failures, worker.next_start_at = restart.failures, restart.next_start_at
+        worker.waits_for_livekit = restart.waits_for_livekit
+        why = worker.failure or str(worker.restart_reason or "")
+        if restart.waits_for_livekit:
+            why = "waits for LiveKit"
+        self._move(worker, WorkerEvent.EXITED, why)
+        if restart.looping:
+            self._move(worker, WorkerEvent.LOOPING, f"{restart.failures} failures in a row: {why}")
+        self._reconciler.queue.add_at(worker.spec.id, worker.next_start_at)
+
+    def _restart_reason(self, worker: Worker, status: ExitStatus) -> RestartReason:
+        if worker.ending is not None and worker.ending.reason is not EndReason.STOPPED:
+            return RestartReason(worker.ending.reason.value)
+        if worker.spec.policy.guarded and not worker.registered and not self._livekit_up():
+            return RestartReason.LIVEKIT_LOST
+        if status.signal == signal.SIGKILL and self._evidence.out_of_memory(worker.spec.process):
+            return RestartReason.OOM
+        return RestartReason.SIGNAL if status.signal is not None else RestartReason.EXIT
+
+    def _tell_exit(
+        self, worker: Worker, handle: ProcessHandle, status: ExitStatus, reason: RestartReason
+    ) -> None:
+        stopped = worker.ending is not None and not worker.wanted
+        name = signal.Signals(status.signal).name if status.signal in _SIGNALS else ""
+        self._bus.publish(
+            WorkerExited(
+                agent_id=worker.spec.id,
+                pid=handle.pid,
+                reason="stopped" if stopped else reason.value,
+                exit_code=status.code,
+                signal=name or (str(status.signal) if status.signal is not None else ""),
+                last_output="" if stopped else self._evidence.last_output(worker.spec.process),
+            )
+        )
+
+    # --- inside ---
+
+    def _wake_rooms(self, agent_id: str) -> None:
+        if self._rooms is not None:
+            self._rooms.wake_agent(agent_id)
+
+    def _move(self, worker: Worker, event: WorkerEvent, reason: str = "") -> None:
+        old, worker.state = worker.state, transition(worker.state, event)
+        worker.reason = reason
+        if old is worker.state:
+            return
+        worker.since = self._clock()
+        if worker.state not in HAS_PROCESS or worker.draining:
+            worker.ready_since = None
+        self._changed.set()
+        self._bus.publish(
+            WorkerStateChanged(agent_id=worker.spec.id, old=old, new=worker.state, reason=reason)
+        )
+
+
+_OWN_WISH = frozenset({EndReason.COMMAND, EndReason.CONFIG, EndReason.MEMORY_LIMIT, EndReason.STOPPED})
+"""Endings that are no failure of the worker: the next start follows at once."""
+_SIGNALS = frozenset(s.value for s in signal.Signals)
