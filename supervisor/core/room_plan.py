@@ -285,8 +285,8 @@ def _better(agent: AgentView, other: AgentView) -> bool:
 def _decide(look: _Look, policy: RoomPolicy, now: float) -> Decision:
     ghost_actions, ghost_conflicts = _plan_ghosts(look)
     extra = _plan_extra_agents(look, policy, now)
-    stale = _plan_dispatches(look, replace(look.memory, suspects=extra.suspects), now)
-    memory = replace(look.memory, suspects=stale.suspects)
+    stale = _plan_dispatches(look, now)
+    memory = replace(look.memory, suspects={**extra.suspects, **stale.suspects})
     conflicts = (*ghost_conflicts, *extra.conflicts, *stale.conflicts)
     urgent = (*ghost_actions, *extra.actions, *stale.actions)
     looks = [*extra.looks, *stale.looks]
@@ -343,7 +343,7 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
         if agent_id:
             conflicts.append(Conflict(kind, loser.identity, agent_id))
         first_seen = look.memory.suspects.get(loser.identity, now)
-        if decided or now - first_seen >= SECOND_LOOK:
+        if decided or now >= first_seen + SECOND_LOOK:
             actions.append(RemoveParticipant(loser.identity, kind, agent_id))
             actions.extend(
                 DeleteDispatch(d.id, kind, agent_id)
@@ -356,28 +356,28 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
 
 
-def _plan_dispatches(look: _Look, memory: RoomMemory, now: float) -> _Part:
+def _plan_dispatches(look: _Look, now: float) -> _Part:
     """Refused dispatches go at once; of several for one agent one stays, after a second look."""
     actions: list[Action] = []
     conflicts: list[Conflict] = []
     looks: list[float] = []
-    suspects = dict(memory.suspects)
+    suspects: dict[str, float] = {}
     for d in look.dispatches:
-        if d.id in memory.refused:
+        if d.id in look.memory.refused:
             actions.append(
                 DeleteDispatch(d.id, ConflictKind.DUPLICATE_REQUEST, _id_of_name(look, d.agent_name))
             )
     names = {agent.name for agent in look.facts.agents}
     by_name: dict[str, list[Dispatch]] = {}
     for d in look.dispatches:
-        if d.agent_name in names and d.id not in memory.refused:
+        if d.agent_name in names and d.id not in look.memory.refused:
             by_name.setdefault(d.agent_name, []).append(d)
     for name, dispatches in by_name.items():
         for d in _superfluous(look, dispatches):
             agent_id = _id_of_name(look, name)
             conflicts.append(Conflict(ConflictKind.DUPLICATE_DISPATCH, d.id, agent_id))
-            first_seen = memory.suspects.get(d.id, now)
-            if now - first_seen >= SECOND_LOOK:
+            first_seen = look.memory.suspects.get(d.id, now)
+            if now >= first_seen + SECOND_LOOK:
                 actions.append(DeleteDispatch(d.id, ConflictKind.DUPLICATE_DISPATCH, agent_id))
             else:
                 suspects[d.id] = first_seen
@@ -439,7 +439,7 @@ def _with_agent(
     arrived = ""
     since = memory.silent_since
     agent_id = _agent_id(look, look.agents[0])
-    if since is not None and (memory.had_agent or memory.cause or now - since >= policy.missing_grace):
+    if since is not None and (memory.had_agent or memory.cause or now >= since + policy.missing_grace):
         cause = memory.cause or _blame(look, now)
         recovery = Recovery(cause, max(0.0, now - since), agent_id)
     if memory.awaited and any(_came(look, d) for d in look.dispatches if d.id == memory.awaited):
@@ -517,13 +517,13 @@ def _missing(
     memory = _note_silence(look, memory, now)
     step = _next_step(look, policy, memory, now)
     memory = step.memory
-    silent = now - (memory.silent_since if memory.silent_since is not None else now)
+    grace_over = (now if memory.silent_since is None else memory.silent_since) + policy.missing_grace
     standing = list(conflicts)
-    if memory.cause is not None or silent >= policy.missing_grace:
+    if memory.cause is not None or now >= grace_over:
         agent_id = look.target.agent_id if look.target is not None else ""
         standing.append(Conflict(ConflictKind.MISSING_AGENT, "", agent_id))
     else:
-        looks.append((memory.silent_since or now) + policy.missing_grace)
+        looks.append(grace_over)
     for action in step.actions:
         if isinstance(action, DeleteDispatch) and action.kind is ConflictKind.LOST_DISPATCH:
             standing.append(Conflict(action.kind, action.dispatch_id, action.agent_id))
@@ -622,11 +622,11 @@ def _is_lost(
     worker's registration is not tried again.
     """
     seen = memory.seen.get(dispatch.id, now)
-    if now - seen >= policy.join_timeout:
+    if now >= seen + policy.join_timeout:
         return True
     if dispatch.job_ids or agent is None or not agent.ready or agent.ready_since is None:
         return False
-    return agent.ready_since > seen and now - agent.ready_since >= SETTLE
+    return agent.ready_since > seen and now >= agent.ready_since + SETTLE
 
 
 def _tell(conflicts: tuple[Conflict, ...]) -> str:

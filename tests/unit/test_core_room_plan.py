@@ -1,0 +1,425 @@
+"""What to do about a room: facts in, actions out, one rule of the design per test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from supervisor.core.conflicts import Conflict, ConflictKind, winner
+from supervisor.core.model import (
+    AgentView,
+    Claim,
+    ClaimState,
+    DeadJob,
+    Dispatch,
+    JobDeath,
+    Participant,
+    ParticipantKind,
+    RecoveryCause,
+    RoomState,
+    Unknown,
+)
+from supervisor.core.room_plan import (
+    SECOND_LOOK,
+    SETTLE,
+    Action,
+    CreateDispatch,
+    Decision,
+    DeleteDispatch,
+    RemoveParticipant,
+    RevokeClaim,
+    RoomFacts,
+    RoomMemory,
+    RoomPolicy,
+    Target,
+    after_dispatch,
+    plan,
+)
+
+K = ConflictKind
+NOW = 1000.0
+POLICY = RoomPolicy(instance="us")
+ALICE = AgentView("alice", "Alice", ("*",), ready=True, ready_since=0.0)
+BOB = AgentView("bob", "Bob", (), ready=True, ready_since=0.0)
+HUMAN = Participant("human", "PA_h", ParticipantKind.STANDARD, 5)
+
+
+def agent(
+    job: str, *, name: str = "Alice", joined: int = 10, track: bool = True, also: dict[str, str] | None = None
+) -> Participant:
+    return Participant(
+        f"agent-{job}",
+        f"PA_{job}",
+        ParticipantKind.AGENT,
+        joined,
+        track,
+        {"lk.agent_name": name, **(also or {})},
+    )
+
+
+def dispatch(number: int, *jobs: str, name: str = "Alice", metadata: str = "") -> Dispatch:
+    return Dispatch(f"D{number}", name, "room", jobs, metadata, created_at_ms=number)
+
+
+def claim(job: str, *, state: ClaimState = ClaimState.LIVE, number: int = 1, joined: bool = True) -> Claim:
+    return Claim("room", "alice", job, 1, state, NOW + 10, f"agent-{job}", f"D{number}", 77, joined)
+
+
+def dead(job: str, *, cause: JobDeath = JobDeath.WORKER_DEATH, at: float = NOW - 1) -> DeadJob:
+    return DeadJob(job, f"agent-{job}", "alice", "room", cause, at)
+
+
+def facts(
+    *participants: Participant,
+    dispatches: tuple[Dispatch, ...] = (),
+    held: Claim | None = None,
+    agents: tuple[AgentView, ...] = (ALICE, BOB),
+    livekit_since: float = 0.0,
+) -> RoomFacts:
+    return RoomFacts("room", participants, dispatches, held, agents, livekit_since)
+
+
+def decide(
+    given: RoomFacts, memory: RoomMemory | None = None, *, now: float = NOW, policy: RoomPolicy = POLICY
+) -> Decision:
+    return plan(given, policy, memory or RoomMemory(), now)
+
+
+SILENT = RoomMemory(silent_since=NOW - 60)
+"""A human has been waiting for long enough for anything."""
+
+
+class TestUnknown:
+    @pytest.mark.parametrize("what", ["participants", "dispatches"])
+    def test_a_failed_read_leads_to_no_action_and_forgets_nothing(self, what: str) -> None:
+        given = replace(facts(HUMAN), **{what: Unknown("timed out")})
+        decision = decide(given, SILENT)
+        assert decision.state is RoomState.UNKNOWN
+        assert decision.actions == ()
+        assert decision.reason == "timed out"
+        assert decision.memory.silent_since == SILENT.silent_since
+
+
+class TestWhoseRoom:
+    def test_a_room_that_asks_only_for_others_is_not_ours(self) -> None:
+        decision = decide(facts(HUMAN, dispatches=(dispatch(1, name="Stranger"),)), SILENT)
+        assert not decision.ours
+        assert decision.actions == ()
+
+    def test_a_room_that_no_pattern_matches_is_not_ours(self) -> None:
+        assert not decide(facts(HUMAN, agents=(BOB,)), SILENT).ours
+
+    def test_livekits_own_dispatch_for_nobody_asks_for_nobody(self) -> None:
+        """Every room that is created without agents has it (LIVEKIT: default dispatch, empty name)."""
+        decision = decide(facts(HUMAN, dispatches=(dispatch(1, name=""),)), SILENT)
+        assert decision.actions == (CreateDispatch(Target("Alice", "alice")),)
+
+    def test_but_one_that_an_unnamed_stranger_has_taken_is_theirs(self) -> None:
+        assert not decide(facts(HUMAN, dispatches=(dispatch(1, "J1", name=""),)), SILENT).ours
+
+    def test_the_applications_dispatch_chooses_the_agent(self) -> None:
+        given = facts(HUMAN, dispatches=(dispatch(1, name="Bob", metadata="order 7"),))
+        memory = replace(SILENT, seen={"D1": NOW - 60})
+        first = decide(given, memory)
+        assert first.actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "bob"),)
+        then = decide(facts(HUMAN), first.memory)
+        assert then.actions == (CreateDispatch(Target("Bob", "bob", "order 7")),)
+
+    def test_a_dispatch_never_displaces_a_live_holder(self) -> None:
+        given = facts(
+            HUMAN,
+            agent("J1"),
+            dispatches=(dispatch(1, "J1"), dispatch(2, name="Bob")),
+            held=claim("J1"),
+        )
+        decision = decide(given)
+        assert decision.actions == ()
+        assert decision.memory.target == Target("Alice", "alice")
+
+    def test_of_two_agents_with_one_name_the_one_that_is_ready_is_asked(self) -> None:
+        twins = (replace(ALICE, ready=False), replace(ALICE, id="alice2"))
+        decision = decide(facts(HUMAN, agents=twins), SILENT)
+        assert decision.actions == (CreateDispatch(Target("Alice", "alice2")),)
+
+
+class TestMissing:
+    def test_a_young_silence_is_waited_for(self) -> None:
+        decision = decide(facts(HUMAN))
+        assert decision.state is RoomState.MISSING_AGENT
+        assert decision.actions == ()
+        assert decision.look_at == NOW + POLICY.missing_grace
+        assert decision.conflicts == ()
+
+    def test_an_old_one_is_put_right_by_one_dispatch(self) -> None:
+        decision = decide(facts(HUMAN), SILENT)
+        assert decision.actions == (CreateDispatch(Target("Alice", "alice")),)
+        assert decision.conflicts == (Conflict(K.MISSING_AGENT, "", "alice"),)
+
+    def test_dispatches_are_never_stacked(self) -> None:
+        memory = after_dispatch(SILENT, "D1", NOW - 1)
+        decision = decide(facts(HUMAN, dispatches=(dispatch(1, "J1"),)), memory)
+        assert decision.actions == ()
+        assert decision.look_at == NOW - 1 + POLICY.join_timeout
+
+    def test_not_even_when_the_list_does_not_show_it_yet(self) -> None:
+        memory = after_dispatch(SILENT, "D1", NOW)
+        assert decide(facts(HUMAN), memory).actions == ()
+
+    def test_one_that_brought_nobody_is_deleted_and_then_made_again_later_and_later(self) -> None:
+        memory = after_dispatch(SILENT, "D1", NOW - 15)
+        lost = decide(facts(HUMAN, dispatches=(dispatch(1, "J1"),)), memory)
+        assert lost.actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "alice"),)
+        again = decide(facts(HUMAN), lost.memory)
+        assert again.actions == (CreateDispatch(Target("Alice", "alice")),)
+        waits = []
+        memory = again.memory
+        for number in range(4):
+            memory = after_dispatch(memory, f"D{number + 2}", NOW)
+            waits.append(memory.next_attempt_at - NOW)
+        assert waits == pytest.approx([2, 4, 8, 16])
+
+    def test_a_dispatch_from_before_the_worker_was_ready_is_lost_at_once(self) -> None:
+        late = replace(ALICE, ready_since=NOW - SETTLE)
+        given = facts(HUMAN, dispatches=(dispatch(1),), agents=(late,))
+        memory = RoomMemory(silent_since=NOW - 2, seen={"D1": NOW - 2})
+        assert decide(given, memory).actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "alice"),)
+
+    def test_but_not_one_that_a_job_was_made_of(self) -> None:
+        late = replace(ALICE, ready_since=NOW - SETTLE)
+        given = facts(HUMAN, dispatches=(dispatch(1, "J1"),), agents=(late,))
+        memory = RoomMemory(silent_since=NOW - 2, seen={"D1": NOW - 2})
+        assert decide(given, memory).actions == ()
+
+    @pytest.mark.parametrize(
+        ("view", "says"),
+        [
+            (replace(ALICE, ready=False, reason="crash loop"), "crash loop"),
+            (replace(ALICE, full=True), "as many"),
+        ],
+    )
+    def test_an_agent_that_cannot_come_is_a_visible_reason(self, view: AgentView, says: str) -> None:
+        decision = decide(facts(HUMAN, agents=(view,)), SILENT)
+        assert decision.actions == ()
+        assert decision.state is RoomState.MISSING_AGENT
+        assert says in decision.reason
+
+    def test_a_pending_claim_is_waited_for(self) -> None:
+        decision = decide(facts(HUMAN, held=claim("J1", state=ClaimState.PENDING)), SILENT)
+        assert decision.actions == ()
+        assert decision.look_at == NOW + 10
+
+    def test_a_job_that_reconnects_is_waited_for_and_then_loses_the_room(self) -> None:
+        given = facts(HUMAN, held=claim("J1"))
+        first = decide(given, RoomMemory(had_agent=True))
+        assert first.actions == ()
+        assert first.look_at is not None
+        assert first.look_at <= NOW + POLICY.reconnect_grace
+        later = decide(given, first.memory, now=NOW + POLICY.reconnect_grace)
+        assert later.actions == (RevokeClaim("J1"),)
+
+    def test_one_that_has_never_joined_may_take_longer(self) -> None:
+        given = facts(HUMAN, held=claim("J1", joined=False))
+        memory = RoomMemory(absent_since=NOW - POLICY.reconnect_grace)
+        assert decide(given, memory).actions == ()
+        memory = RoomMemory(absent_since=NOW - POLICY.join_timeout)
+        assert decide(given, memory).actions == (RevokeClaim("J1"),)
+
+    def test_the_grace_begins_when_the_human_is_back(self) -> None:
+        alone = decide(facts(held=claim("J1")), RoomMemory(absent_since=NOW - 60))
+        assert alone.actions == ()
+        assert decide(facts(HUMAN, held=claim("J1")), alone.memory).actions == ()
+
+    def test_an_agent_beside_no_human_needs_nothing(self) -> None:
+        decision = decide(facts(agent("J1"), dispatches=(dispatch(1, "J1"),), held=claim("J1")))
+        assert (decision.state, decision.actions) == (RoomState.EMPTY, ())
+
+    @pytest.mark.parametrize("kind", list(ParticipantKind))
+    def test_only_people_wait_for_an_agent(self, kind: ParticipantKind) -> None:
+        people = {ParticipantKind.STANDARD, ParticipantKind.SIP, ParticipantKind.CONNECTOR}
+        decision = decide(facts(replace(HUMAN, kind=kind)), SILENT)
+        assert bool(decision.actions) == (kind in people)
+
+
+class TestGhosts:
+    GIVEN = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1", metadata="m"),))
+    MEMORY = RoomMemory(had_agent=True, dead=(dead("J1"),))
+
+    def test_a_ghost_goes_then_its_dispatch_and_then_an_agent_is_asked_for(self) -> None:
+        first = decide(self.GIVEN, self.MEMORY)
+        assert first.actions == (
+            RemoveParticipant("agent-J1", K.GHOST_AGENT, "alice"),
+            DeleteDispatch("D1", K.GHOST_AGENT, "alice"),
+        )
+        assert Conflict(K.GHOST_AGENT, "agent-J1", "alice") in first.conflicts
+        third = decide(facts(HUMAN), first.memory)
+        assert third.actions == (CreateDispatch(Target("Alice", "alice", "m")),)
+
+    def test_nothing_is_waited_for_after_a_death(self) -> None:
+        assert decide(facts(HUMAN), self.MEMORY).actions == (CreateDispatch(Target("Alice", "alice")),)
+
+    def test_it_is_counted_from_the_death_to_the_agent(self) -> None:
+        silent = decide(facts(HUMAN), self.MEMORY)
+        back = decide(facts(HUMAN, agent("J2"), held=claim("J2", number=2)), silent.memory, now=NOW + 1.5)
+        assert back.recovery is not None
+        assert back.recovery.cause is RecoveryCause.WORKER_DEATH
+        assert back.recovery.seconds == pytest.approx(2.5)
+        assert back.memory.silent_since is None
+
+    def test_a_job_that_holds_the_room_is_no_ghost(self) -> None:
+        given = facts(HUMAN, agent("J1"), held=claim("J1"))
+        assert decide(given, self.MEMORY).actions == ()
+
+    def test_a_ghost_beside_the_new_agent_goes(self) -> None:
+        given = facts(HUMAN, agent("J1"), agent("J2", joined=20), held=claim("J2"))
+        assert decide(given, self.MEMORY).actions == (RemoveParticipant("agent-J1", K.GHOST_AGENT, "alice"),)
+
+    def test_the_dead_are_forgotten_after_a_while(self) -> None:
+        memory = RoomMemory(dead=(dead("J1", at=NOW - 61), dead("J2", at=NOW - 59)))
+        assert [d.job_id for d in decide(facts(HUMAN), memory).memory.dead] == ["J2"]
+
+    def test_but_not_while_they_are_listed(self) -> None:
+        memory = RoomMemory(dead=(dead("J1", at=NOW - 600),))
+        assert decide(self.GIVEN, memory).memory.dead == memory.dead
+
+
+class TestSeveralAgents:
+    def test_the_holder_stays_and_the_other_goes_at_once(self) -> None:
+        given = facts(
+            HUMAN,
+            agent("J2", joined=1),
+            agent("J1"),
+            dispatches=(dispatch(1, "J1"), dispatch(2, "J2")),
+            held=claim("J1"),
+        )
+        decision = decide(given)
+        assert decision.actions[:2] == (
+            RemoveParticipant("agent-J2", K.DUPLICATE_AGENT, "alice"),
+            DeleteDispatch("D2", K.DUPLICATE_AGENT, "alice"),
+        )
+        assert decision.state is RoomState.CONFLICT
+
+    def test_without_a_claim_it_is_looked_at_twice(self) -> None:
+        given = facts(HUMAN, agent("J1", joined=1), agent("J2", joined=2))
+        first = decide(given)
+        assert first.actions == ()
+        assert first.look_at == pytest.approx(NOW + SECOND_LOOK)
+        second = decide(given, first.memory, now=NOW + SECOND_LOOK)
+        assert second.actions == (RemoveParticipant("agent-J2", K.DUPLICATE_AGENT, "alice"),)
+
+    def test_a_suspect_that_was_innocent_meanwhile_is_suspected_anew(self) -> None:
+        two = facts(HUMAN, agent("J1", joined=1), agent("J2", joined=2))
+        first = decide(two)
+        alone = decide(facts(HUMAN, agent("J2", joined=2)), first.memory, now=NOW + 0.1)
+        assert decide(two, alone.memory, now=NOW + SECOND_LOOK).actions == ()
+
+    def test_a_holder_that_is_not_in_the_room_removes_nobody_at_once(self) -> None:
+        given = facts(HUMAN, agent("J2"), held=claim("J1"))
+        assert decide(given).actions == ()
+
+    def test_the_last_agent_is_never_removed(self) -> None:
+        stranger = agent("J9", name="Stranger")
+        decision = decide(facts(HUMAN, stranger, dispatches=(dispatch(1),)), RoomMemory(had_agent=True))
+        assert decision.actions == ()
+        assert decision.conflicts == (Conflict(K.FOREIGN_AGENT, "agent-J9"),)
+
+    def test_a_stranger_beside_ours_goes(self) -> None:
+        given = facts(HUMAN, agent("J1"), agent("J9", name="Stranger"), held=claim("J1"))
+        assert decide(given).actions == (RemoveParticipant("agent-J9", K.FOREIGN_AGENT, ""),)
+
+    def test_one_to_be_ignored_does_not_and_is_not_counted(self) -> None:
+        policy = replace(POLICY, ignore_agents=("Transcri*",))
+        given = facts(HUMAN, agent("J1"), agent("J9", name="Transcriber"), held=claim("J1"))
+        decision = decide(given, policy=policy)
+        assert (decision.state, decision.actions, decision.conflicts) == (RoomState.HEALTHY, (), ())
+        alone = facts(HUMAN, agent("J9", name="Transcriber"))
+        assert decide(alone, SILENT, policy=policy).actions == (CreateDispatch(Target("Alice", "alice")),)
+
+    def test_an_avatar_is_never_counted_nor_removed(self) -> None:
+        avatar = agent("J1-avatar", also={"lk.publish_on_behalf": "agent-J1"})
+        decision = decide(facts(HUMAN, agent("J1"), avatar, held=claim("J1")))
+        assert (decision.state, decision.actions) == (RoomState.HEALTHY, ())
+
+    def test_an_agent_of_another_supervisor_is_reported_and_left(self) -> None:
+        other = agent("J9", also={"supervisor.instance": "them", "supervisor.agent_id": "alice"})
+        decision = decide(facts(HUMAN, agent("J1"), other, held=claim("J1")))
+        assert decision.actions == ()
+        assert decision.conflicts == (Conflict(K.FOREIGN_AGENT, "agent-J9"),)
+
+    def test_humans_are_never_removed(self) -> None:
+        crowd = tuple(replace(HUMAN, identity=f"agent-{n}", joined_at_ms=n) for n in range(5))
+        given = facts(*crowd, agent("J1"), held=claim("J1"))
+        assert decide(given, RoomMemory(dead=tuple(dead(str(n)) for n in range(5)))).actions == ()
+
+    @pytest.mark.parametrize(
+        ("first", "second", "held", "stays"),
+        [
+            (agent("A", joined=1), agent("B", joined=2), claim("B"), "agent-B"),
+            (agent("A", joined=1, name="X"), agent("B", joined=2, track=False), None, "agent-B"),
+            (agent("A", joined=1, track=False), agent("B", joined=2), None, "agent-B"),
+            (agent("A", joined=2), agent("B", joined=1), None, "agent-B"),
+            (agent("A", joined=1), agent("B", joined=1), None, "agent-A"),
+        ],
+        ids=["claim", "configured", "track", "joined first", "identity"],
+    )
+    def test_winner(self, first: Participant, second: Participant, held: Claim | None, stays: str) -> None:
+        configured = frozenset(p.identity for p in (first, second) if p.agent_name == "Alice")
+        assert winner((first, second), held, configured).identity == stays
+        assert winner((second, first), held, configured).identity == stays
+
+
+class TestDispatches:
+    def test_a_refused_dispatch_is_deleted_and_is_no_lost_one(self) -> None:
+        given = facts(
+            HUMAN,
+            agent("J1"),
+            dispatches=(dispatch(1, "J1"), dispatch(2, "J2")),
+            held=claim("J1"),
+        )
+        decision = decide(given, RoomMemory(refused=frozenset({"D2"})))
+        assert decision.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "alice"),)
+        assert decision.state is RoomState.HEALTHY
+
+    def test_of_two_for_one_agent_the_holders_stays_after_a_second_look(self) -> None:
+        given = facts(
+            HUMAN,
+            agent("J2"),
+            dispatches=(dispatch(1), dispatch(2, "J2")),
+            held=claim("J2", number=2),
+        )
+        first = decide(given)
+        assert first.actions == ()
+        assert Conflict(K.DUPLICATE_DISPATCH, "D1", "alice") in first.conflicts
+        second = decide(given, first.memory, now=NOW + SECOND_LOOK)
+        assert second.actions == (DeleteDispatch("D1", K.DUPLICATE_DISPATCH, "alice"),)
+
+    def test_our_own_dispatch_is_followed_until_its_agent_is_there(self) -> None:
+        memory = after_dispatch(SILENT, "D1", NOW)
+        given = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1"),), held=claim("J1"))
+        decision = decide(given, memory, now=NOW + 1)
+        assert decision.arrived == "D1"
+        assert decide(given, decision.memory, now=NOW + 2).arrived == ""
+
+
+class TestBlame:
+    def recovery(self, memory: RoomMemory, livekit_since: float = 0.0) -> RecoveryCause | None:
+        given = facts(HUMAN, agent("J1"), held=claim("J1"), livekit_since=livekit_since)
+        recovery = decide(given, memory).recovery
+        return recovery.cause if recovery is not None else None
+
+    def test_a_first_join_in_good_time_is_no_recovery(self) -> None:
+        assert self.recovery(RoomMemory(silent_since=NOW - 0.4)) is None
+
+    def test_silence_after_livekit_came_back_is_blamed_on_that(self) -> None:
+        memory = RoomMemory(silent_since=NOW - 3, had_agent=True)
+        assert self.recovery(memory, livekit_since=NOW - 4) is RecoveryCause.LIVEKIT_RESTART
+        assert self.recovery(memory) is RecoveryCause.OTHER
+
+
+@pytest.mark.parametrize(
+    "action",
+    [RemoveParticipant("x", K.GHOST_AGENT), RevokeClaim("j"), CreateDispatch(Target("", "a"))],
+)
+def test_actions_are_values(action: Action) -> None:
+    assert action == replace(action)
+    assert hash(action) == hash(replace(action))
