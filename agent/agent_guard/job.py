@@ -1,0 +1,297 @@
+"""The guard of one job: its connection to the daemon is its claim on the room.
+
+One rule: a job that the daemon tells to leave, leaves, by itself and within 2 s; a job never leaves
+because the daemon is away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import livekit.agents
+from livekit import rtc
+from livekit.agents import JobContext, JobExecutorType
+
+from agent_guard import log
+from agent_guard.heartbeat import beat
+from agent_guard.hooks import run_reset_hooks
+from agent_guard.look import ON_BEHALF
+from agent_guard.messages import (
+    Census,
+    Drain,
+    Goodbye,
+    Heartbeat,
+    JobHello,
+    Joined,
+    Leave,
+    Report,
+    Reset,
+    ToGuard,
+    Welcome,
+)
+from agent_guard.presence import HumanState, Presence
+from agent_guard.sessions import Sessions, closed
+from agent_guard.settings import GuardSettings
+from agent_guard.transport import Connection
+
+WELCOME_TIMEOUT = 0.3
+DISCONNECT_AFTER = 0.5
+"""A session may take as long to close in good order; then the room is left under it."""
+EXIT_AFTER = 1.9
+EXIT_CODE = 70
+
+_HUMAN_KINDS = frozenset(
+    getattr(rtc.ParticipantKind, name)
+    for name in ("PARTICIPANT_KIND_STANDARD", "PARTICIPANT_KIND_SIP", "PARTICIPANT_KIND_CONNECTOR")
+    if hasattr(rtc.ParticipantKind, name)
+)
+
+
+class GuardedEntrypoint:
+    """Stands where the script's entry function stood; picklable whenever that one is."""
+
+    def __init__(self, entrypoint: Callable[[JobContext], Awaitable[None]]) -> None:
+        self._entrypoint = entrypoint
+        self.__name__ = getattr(entrypoint, "__name__", "entrypoint")
+        self.__qualname__ = getattr(entrypoint, "__qualname__", "entrypoint")
+
+    async def __call__(self, ctx: JobContext) -> None:
+        if ctx.is_fake_job():
+            await self._entrypoint(ctx)
+            return
+        guard = JobGuard(ctx, GuardSettings.from_environ(os.environ))
+        if await guard.start():
+            await self._entrypoint(ctx)
+
+
+class JobGuard:
+    def __init__(self, ctx: JobContext, settings: GuardSettings) -> None:
+        self._ctx = ctx
+        self._room = ctx.room
+        self._settings = settings
+        self._identity = ctx.token_claims().identity
+        self._executor = ctx.proc.executor_type
+        self._interval = settings.heartbeat_interval
+        self._epoch: int | None = None
+        self._joined = False
+        self._leaving = False
+        self._over = False
+        self._census: Census | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._presence = Presence(
+            settings.human_return_grace, self._human_gone, self._human_returned, self._nobody_returned
+        )
+        self._sessions = Sessions(ctx.room, self._humans)
+        self._connection = Connection(
+            settings.socket, hello=self._hello, on_message=self._received, on_lost=lambda: None
+        )
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def start(self) -> bool:
+        """Before the script's first line.  False: the room is not ours, and the script must not run."""
+        self._room.on("connection_state_changed", self._on_connection_state)
+        self._room.on("participant_connected", self._on_participants)
+        self._room.on("participant_disconnected", self._on_participants)
+        self._room.on("participant_attributes_changed", self._on_attributes)
+        self._room.on("disconnected", self._on_disconnected)
+        self._ctx.add_shutdown_callback(self._on_shutdown)
+        await self._connection.open(WELCOME_TIMEOUT)
+        self._spawn(beat(lambda: self._interval, self._send_heartbeat))
+        if self._leaving:
+            return False
+        log.logger.info(log.NEW_SESSION, extra=self._extra())
+        self._report("session_created")
+        return True
+
+    async def _on_shutdown(self, reason: str) -> None:
+        """LiveKit runs it after the room was left."""
+        await self._release(reason)
+
+    async def _release(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._presence.end()
+        log.logger.info(log.ROOM_RELEASED, extra=self._extra(reason=reason))
+        current = asyncio.current_task()
+        for task in self._tasks:
+            if task is not current:
+                task.cancel()
+        await self._connection.close(Goodbye(reason=reason))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- leaving ------------------------------------------------------------------------------
+
+    def _leave(self, reason: str) -> None:
+        if self._leaving or self._over:
+            return
+        self._leaving = True
+        log.logger.warning(log.LEAVING, extra=self._extra(reason=reason))
+        self._report("leaving", reason)
+        self._ctx.shutdown(reason)
+        # Not one of the tasks that end with the release: it is what makes the release happen.
+        self._leaver = asyncio.ensure_future(self._see_that_it_leaves(reason))
+
+    async def _see_that_it_leaves(self, reason: str) -> None:
+        loop = asyncio.get_running_loop()
+        last_resort = loop.call_later(EXIT_AFTER, self._exit)
+        await asyncio.sleep(DISCONNECT_AFTER)
+        if self._room.isconnected():
+            await self._room.disconnect()
+        last_resort.cancel()
+        await self._release(reason)
+
+    def _exit(self) -> None:
+        log.logger.error(log.DID_NOT_LEAVE, extra=self._extra())
+        if self._executor is JobExecutorType.PROCESS:
+            os._exit(EXIT_CODE)
+
+    # --- the room -----------------------------------------------------------------------------
+
+    def _on_connection_state(self, _state: object) -> None:
+        if not self._room.isconnected():
+            self._presence.blind()
+            return
+        if self._leaving:
+            self._spawn(self._room.disconnect())
+            return
+        self._joined = True
+        self._connection.send(Joined(identity=self._identity, sid=self._room.local_participant.sid))
+        self._look_around(again=True)
+
+    def _on_participants(self, _participant: object) -> None:
+        # After everybody else's handlers, LiveKit's own among them, have seen the same event.
+        asyncio.get_running_loop().call_soon(self._look_around)
+
+    def _on_attributes(self, _changed: object, _participant: object) -> None:
+        asyncio.get_running_loop().call_soon(self._look_around)
+
+    def _on_disconnected(self, _reason: object) -> None:
+        self._presence.end()
+        self._sessions.close_now()
+
+    def _look_around(self, again: bool = False) -> None:
+        if self._over or not self._room.isconnected():
+            return
+        humans = self._humans()
+        census = Census(agents=tuple(self._agents()), humans=len(humans))
+        if again or census != self._census:
+            if self._census is None or census.agents != self._census.agents:
+                self._validate(census.agents)
+            self._census = census
+            self._connection.send(census)
+        self._presence.seen(set(humans))
+
+    def _validate(self, agents: tuple[str, ...]) -> None:
+        if len(agents) == 1:
+            log.logger.info(log.SINGLE_AGENT, extra=self._extra())
+            self._report("single_agent_validated")
+        else:
+            log.logger.warning(log.MORE_AGENTS, extra=self._extra(agents=list(agents)))
+
+    def _agents(self) -> list[str]:
+        others = (
+            p.identity
+            for p in self._room.remote_participants.values()
+            if p.kind == rtc.ParticipantKind.PARTICIPANT_KIND_AGENT and ON_BEHALF not in p.attributes
+        )
+        return sorted([self._identity, *others])
+
+    def _humans(self) -> list[str]:
+        return [p.identity for p in self._room.remote_participants.values() if p.kind in _HUMAN_KINDS]
+
+    # --- the human ----------------------------------------------------------------------------
+
+    def _human_gone(self) -> None:
+        log.logger.info(log.HUMAN_GONE, extra=self._extra(seconds=self._presence.grace))
+        self._report("human_gone")
+
+    def _human_returned(self) -> None:
+        identity = self._humans()[0]
+        self._report("human_returned", identity)
+        if self._sessions.all_closed:
+            # The script has ended its session itself: only a new job can serve this human.
+            self._ctx.shutdown("the session is closed")
+            return
+        log.logger.info(log.REUSING_SESSION, extra=self._extra(human=identity))
+        self._sessions.resume(identity)
+        self._report("session_reused", identity)
+        self._spawn(self._reset())
+
+    def _nobody_returned(self) -> None:
+        log.logger.info(log.GRACE_OVER, extra=self._extra())
+        self._report("grace_over")
+        self._spawn(self._end("no human came back"))
+
+    async def _end(self, reason: str) -> None:
+        await closed(self._sessions.close_now())
+        self._ctx.shutdown(reason)
+
+    async def _reset(self) -> None:
+        log.logger.info(log.RESETTING_STATE, extra=self._extra())
+        await self._sessions.reset()
+        await run_reset_hooks(self._ctx)
+        self._report("state_reset")
+
+    # --- the daemon ---------------------------------------------------------------------------
+
+    def _hello(self) -> JobHello:
+        from agent_guard import __version__
+
+        job = self._ctx.job
+        return JobHello(
+            agent_id=self._settings.agent_id,
+            guard=__version__,
+            agents=livekit.agents.__version__,
+            executor=self._executor.value,
+            room=job.room.name,
+            job_id=job.id,
+            dispatch_id=job.dispatch_id,
+            identity=self._identity,
+            epoch=self._epoch,
+            joined=self._joined,
+        )
+
+    def _received(self, message: ToGuard) -> None:
+        if isinstance(message, Welcome):
+            self._welcomed(message)
+        elif isinstance(message, Leave):
+            if message.epoch is None or self._epoch is None or message.epoch >= self._epoch:
+                self._leave(message.reason or "told to leave")
+        elif isinstance(message, Drain):
+            self._presence.drain()
+        elif isinstance(message, Reset):
+            self._spawn(self._reset())
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        self._interval = welcome.heartbeat_interval or self._interval
+        if welcome.human_return_grace is not None:
+            self._presence.grace = welcome.human_return_grace
+        if not welcome.hold:
+            self._leave("the room is held by another job")
+            return
+        self._epoch = welcome.epoch
+        if self._census is not None:
+            self._connection.send(self._census)
+
+    def _send_heartbeat(self, late: float) -> None:
+        self._connection.send(Heartbeat(jobs=1, late=late))
+
+    def _report(self, report: str, detail: str = "") -> None:
+        job = self._ctx.job
+        self._connection.report(Report(report=report, detail=detail, room=job.room.name, job_id=job.id))
+
+    def _extra(self, **more: object) -> dict[str, object]:
+        """Keys for a log line."""
+        return {"room": self._ctx.job.room.name, "job_id": self._ctx.job.id, **more}
+
+
+__all__ = ["GuardedEntrypoint", "HumanState", "JobGuard"]

@@ -1,0 +1,159 @@
+"""The script's ``AgentSession`` objects, kept for a human who comes back.
+
+One rule: LiveKit closes a session at once when its human leaves; here that close is put off until the
+grace is over, then made with the same reason, or dropped when a human is there to go on with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from livekit import rtc
+from livekit.agents import Agent, AgentSession, CloseReason, get_job_context
+from livekit.agents.llm import ChatContext
+
+from agent_guard import log
+
+INTERRUPT_TIMEOUT = 1.0
+CLOSE_TIMEOUT = 10.0
+
+
+@dataclass
+class _Kept:
+    session: AgentSession[Any]
+    opening: ChatContext
+    """What its agent knew before the first word."""
+    put_off: Callable[[], None] | None = None
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def running(self) -> bool:
+        return not self.closed.is_set()
+
+
+class Sessions:
+    """Those of one job.  ``humans`` tells who is in the room, the longest there first."""
+
+    def __init__(self, room: rtc.Room, humans: Callable[[], Sequence[str]]) -> None:
+        self._humans = humans
+        self._kept: list[_Kept] = []
+        _patch()
+        _jobs[room] = self
+
+    @property
+    def all_closed(self) -> bool:
+        """There were some, and none is left to go on with."""
+        return bool(self._kept) and not any(kept.running for kept in self._kept)
+
+    def started(self, session: AgentSession[Any], agent: Agent) -> None:
+        kept = _Kept(session, agent.chat_ctx.copy())
+        self._kept = [k for k in self._kept if k.session is not session] + [kept]
+        session.once("close", lambda _event: kept.closed.set())
+
+    def put_off(self, session: AgentSession[Any], close: Callable[[], None]) -> bool:
+        """The session's human has left.  True: it stays open for now."""
+        kept = next((k for k in self._kept if k.session is session), None)
+        if kept is None:
+            return False
+        humans = self._humans()
+        if humans:
+            _link(session, humans[0])
+        else:
+            kept.put_off = close
+        return True
+
+    def resume(self, identity: str) -> None:
+        """A human is back: every running session is theirs, and no close is due any more."""
+        for kept in self._kept:
+            kept.put_off = None
+            if kept.running:
+                _link(kept.session, identity)
+
+    async def reset(self) -> None:
+        for kept in self._kept:
+            if kept.running:
+                await _reset(kept)
+
+    def close_now(self) -> list[asyncio.Event]:
+        """Make the closes that were put off; each event is set when its session has closed."""
+        due = [(kept, kept.put_off) for kept in self._kept if kept.put_off is not None and kept.running]
+        for kept, close in due:
+            kept.put_off = None
+            close()
+        return [kept.closed for kept, _ in due]
+
+
+async def closed(events: Sequence[asyncio.Event]) -> None:
+    """Wait for sessions to close, but not for ever: a script's close handler may hang."""
+    if events:
+        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+        _, late = await asyncio.wait(waiting, timeout=CLOSE_TIMEOUT)
+        for task in late:
+            task.cancel()
+
+
+def _link(session: AgentSession[Any], identity: str) -> None:
+    try:
+        session.room_io.set_participant(identity)
+    except RuntimeError:
+        return  # started without a room: its input and output are the script's own
+
+
+async def _reset(kept: _Kept) -> None:
+    session = kept.session
+    try:
+        await asyncio.wait({session.interrupt(force=True)}, timeout=INTERRUPT_TIMEOUT)
+        session.clear_user_turn()
+        session.history.items.clear()
+        await session.current_agent.update_chat_ctx(kept.opening.copy())
+    except Exception:  # a model plugin's code runs in here; a session that did not forget still answers
+        log.logger.exception(log.RESET_FAILED)
+
+
+# --- where LiveKit calls us -----------------------------------------------------------------------
+
+_jobs: weakref.WeakKeyDictionary[rtc.Room, Sessions] = weakref.WeakKeyDictionary()
+_patched = False
+
+
+def _patch() -> None:
+    """Once per process that runs jobs."""
+    global _patched
+    if _patched:
+        return
+    _patched = True
+    start, close_soon = AgentSession.start, AgentSession._close_soon
+
+    @functools.wraps(start)
+    async def guarded_start(self: AgentSession[Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
+        context = get_job_context(required=False)
+        sessions = _jobs.get(context.room) if context is not None else None
+        if sessions is not None:
+            sessions.started(self, agent)
+        return await start(self, agent, *args, **kwargs)
+
+    @functools.wraps(close_soon)
+    def guarded_close_soon(self: AgentSession[Any], *, reason: CloseReason, **rest: Any) -> None:
+        def close() -> None:
+            close_soon(self, reason=reason, **rest)
+
+        if reason is CloseReason.PARTICIPANT_DISCONNECTED:
+            sessions = _sessions_of(self)
+            if sessions is not None and sessions.put_off(self, close):
+                return
+        close()
+
+    setattr(AgentSession, "start", guarded_start)  # noqa: B010 - a method is replaced
+    setattr(AgentSession, "_close_soon", guarded_close_soon)  # noqa: B010
+
+
+def _sessions_of(session: AgentSession[Any]) -> Sessions | None:
+    try:
+        return _jobs.get(session.room_io.room)
+    except RuntimeError:
+        return None
