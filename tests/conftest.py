@@ -1,4 +1,4 @@
-"""What holds for every test: its folder is its tier, its randomness has a printed seed, it leaves nothing behind."""
+"""Holds for every test: its folder is its tier, its randomness has a printed seed, it leaves nothing."""
 
 from __future__ import annotations
 
