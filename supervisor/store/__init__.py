@@ -1,0 +1,1 @@
+"""Where claims, intents and history outlive the daemon.  A cache: losing it costs history only."""
