@@ -111,6 +111,8 @@ class Worker:
     memory_bytes: int = 0
     failure: str = ""
     """What the guard, or the spawn, said before it failed."""
+    cleared: bool = False
+    """Nothing is left of an earlier process, as far as we know."""
     forgotten: bool = False
     """No longer configured: gone as soon as its process is."""
 
@@ -421,7 +423,7 @@ class WorkerReconciler:
     async def _apply(self, worker: Worker, action: worker_plan.Action) -> None:
         match action:
             case worker_plan.Spawn():
-                self._spawn(worker)
+                await self._spawn(worker)
             case worker_plan.Drain(ending):
                 worker.ending = ending
                 self._tell_drain(worker)
@@ -430,13 +432,17 @@ class WorkerReconciler:
             case worker_plan.Kill(ending):
                 await self._kill(worker, ending)
 
-    def _spawn(self, worker: Worker) -> None:
+    async def _spawn(self, worker: Worker) -> None:
         agent_id = worker.spec.id
+        if not worker.cleared:
+            # what an earlier daemon's worker may have left, its lock among it
+            await self._host.clear_leftovers(worker.spec.process)
+            worker.cleared = True
         try:
             handle = self._host.adopt(worker.spec.process) or self._host.spawn(worker.spec.process)
         except SpawnFailed as error:
             self._bus.publish(WorkerSpawnFailed(agent_id=agent_id, error=str(error)))
-            worker.failure = str(error)
+            worker.failure, worker.cleared = str(error), False
             self._reschedule(worker, uptime=0.0)
             return
         self._attach(worker, handle)
