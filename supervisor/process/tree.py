@@ -1,0 +1,97 @@
+"""What a process tree uses.
+
+One rule: all trees are measured on one look at the processes, so that a look costs the same for one agent
+as for a hundred.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from supervisor.process.procfs import PAGE_SIZE, TICKS_PER_SECOND, Identity, Stat, read_bytes, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class TreeUsage:
+    memory_bytes: int
+    """Private memory of each process, and shared file pages once; see :meth:`Census.usage`."""
+    cpu_seconds: float
+    """Of the processes that live, and of those of their children that they have waited for."""
+    processes: int
+
+
+class Census:
+    """One look at all processes."""
+
+    def __init__(self) -> None:
+        self._table = read_table()
+        self._children: defaultdict[int, list[int]] = defaultdict(list)
+        for stat in self._table.values():
+            self._children[stat.ppid].append(stat.pid)
+
+    def tree(self, root: int) -> tuple[Stat, ...]:
+        """The process and everything below it; empty when it is gone."""
+        if root not in self._table:
+            return ()
+        found = [root]
+        for pid in found:
+            found.extend(self._children[pid])
+        return tuple(self._table[pid] for pid in found)
+
+    def usage(self, root: int) -> TreeUsage:
+        """Memory is an estimate that costs little: what forked processes still share counts more than once.
+
+        :func:`proportional_memory` is exact, and costs some 2 ms per 100 MB.
+        """
+        members = self.tree(root)
+        sizes = [size for stat in members if (size := _resident_and_shared(stat.pid)) is not None]
+        private = sum(resident - shared for resident, shared in sizes)
+        return TreeUsage(
+            memory_bytes=private + max((shared for _, shared in sizes), default=0),
+            cpu_seconds=sum(stat.cpu_ticks for stat in members) / TICKS_PER_SECOND,
+            processes=len(members),
+        )
+
+
+def usage(pid: int) -> TreeUsage:
+    """Of one tree; for several, ask one :class:`Census`."""
+    return Census().usage(pid)
+
+
+def proportional_memory(pids: Iterable[int]) -> int:
+    """Bytes in memory with what is shared divided among those that share it (PSS).
+
+    Where the kernel does not tell, what is resident counts whole: too much rather than too little.
+    """
+    return sum(_proportional(pid) for pid in pids)
+
+
+def _proportional(pid: int) -> int:
+    for line in (read_bytes(f"/proc/{pid}/smaps_rollup") or b"").splitlines():
+        if line.startswith(b"Pss:"):
+            return int(line.split()[1]) * 1024
+    sizes = _resident_and_shared(pid)
+    return sizes[0] if sizes is not None else 0
+
+
+def _resident_and_shared(pid: int) -> tuple[int, int] | None:
+    fields = (read_bytes(f"/proc/{pid}/statm") or b"").split()
+    return (int(fields[1]) * PAGE_SIZE, int(fields[2]) * PAGE_SIZE) if len(fields) > 2 else None
+
+
+class CpuMeter:
+    """CPU seconds per agent as a count that never falls, whatever processes come and go."""
+
+    def __init__(self) -> None:
+        self._total: defaultdict[str, float] = defaultdict(float)
+        self._last: dict[str, tuple[Identity, float]] = {}
+
+    def add(self, agent_id: str, root: Identity, cpu_seconds: float) -> float:
+        """Take a new reading of the agent's tree; the total so far."""
+        before, seen = self._last.get(agent_id, (root, 0.0))
+        since = seen if before == root else 0.0
+        self._total[agent_id] += max(0.0, cpu_seconds - since)
+        self._last[agent_id] = (root, cpu_seconds)
+        return self._total[agent_id]
