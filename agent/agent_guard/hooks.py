@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
-
-from livekit.agents import JobContext
+from typing import TYPE_CHECKING, Any
 
 from agent_guard import log
+
+if TYPE_CHECKING:
+    from livekit.agents import JobContext
 
 KEY = "agent_guard.on_reset"
 

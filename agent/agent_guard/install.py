@@ -60,7 +60,7 @@ class Outcome:
     """What became of the worker that the script ran, for the launcher's exit status."""
 
     ran = False
-    failure: BaseException | None = None
+    failure: Exception | None = None
     livekit_lost = False
 
 
@@ -161,16 +161,14 @@ def _wrap_run(settings: GuardSettings, guards: dict[int, WorkerGuard], outcome: 
             _suit_a_small_machine(self)
         self.once("worker_started", guard.server_started)
         await guard.start()
-        reason = "stopped"
         try:
             await original(self, *args, **kwargs)
-        except BaseException as error:
+        except Exception as error:
             outcome.failure = error
             outcome.livekit_lost = guard.is_livekit_lost
-            reason = "livekit_lost" if outcome.livekit_lost else f"failed: {error}"
             raise
         finally:
-            await guard.stop(reason)
+            await guard.stop(outcome.livekit_lost, outcome.failure)
 
     setattr(AgentServer, "run", run)  # noqa: B010
 

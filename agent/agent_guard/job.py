@@ -157,7 +157,7 @@ class JobGuard:
     # --- the room -----------------------------------------------------------------------------
 
     def _on_connection_state(self, _state: object) -> None:
-        if not self._room.isconnected():
+        if not self._sees():
             self._presence.blind()
             return
         if self._leaving:
@@ -178,8 +178,12 @@ class JobGuard:
         self._presence.end()
         self._sessions.close_now()
 
+    def _sees(self) -> bool:
+        """While it reconnects, a room calls itself connected and everybody in it gone."""
+        return self._room.connection_state == rtc.ConnectionState.CONN_CONNECTED
+
     def _look_around(self, again: bool = False) -> None:
-        if self._over or not self._room.isconnected():
+        if self._over or not self._sees():
             return
         humans = self._humans()
         census = Census(agents=tuple(self._agents()), humans=len(humans))
@@ -214,7 +218,7 @@ class JobGuard:
         log.logger.info(log.HUMAN_GONE, extra=self._extra(seconds=self._presence.grace))
         self._report("human_gone")
 
-    def _human_returned(self) -> None:
+    def _human_returned(self, was_lost: bool) -> None:
         identity = self._humans()[0]
         self._report("human_returned", identity)
         if self._sessions.all_closed:
@@ -224,7 +228,8 @@ class JobGuard:
         log.logger.info(log.REUSING_SESSION, extra=self._extra(human=identity))
         self._sessions.resume(identity)
         self._report("session_reused", identity)
-        self._spawn(self._reset())
+        if not was_lost:
+            self._spawn(self._reset())
 
     def _nobody_returned(self) -> None:
         log.logger.info(log.GRACE_OVER, extra=self._extra())

@@ -74,10 +74,10 @@ def _run(script: Path, arguments: list[str], outcome: Outcome, environ: MutableM
         traceback.print_exc()
         if not outcome.ran:
             _tell_daemon(f"the script failed: {type(error).__name__}: {error}", environ)
-        return 1
+        return _status_of(outcome) or 1
     if not outcome.ran:
         if status:
-            _tell_daemon(f"the script exited with {status} before it ran a server", environ)
+            _refuse(f"the script exited with {status} before it ran a server", environ)
             return status
         raise GuardError("the script ended without having run a server")
     return status or _status_of(outcome)
@@ -128,7 +128,7 @@ def _status_of(outcome: Outcome) -> int:
         raise outcome.failure
     if outcome.livekit_lost:
         return EXIT_LIVEKIT_LOST
-    return EXIT_WORKER_FAILED if isinstance(outcome.failure, Exception) else 0
+    return 0 if outcome.failure is None else EXIT_WORKER_FAILED
 
 
 def _refuse(reason: str, environ: MutableMapping[str, str]) -> int:

@@ -2,6 +2,9 @@
 
 One rule: the time runs only while we can see that nobody is there; a connection that is down shows
 nothing, and a job that still waits for its first human is never ended by it.
+
+Who is missing after such a time was *lost* with the connection, and did not leave: the conversation goes
+on where it was when they are back.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Presence:
         self,
         grace: float,
         on_gone: Callable[[], None],
-        on_returned: Callable[[], None],
+        on_returned: Callable[[bool], None],
         on_over: Callable[[], None],
     ) -> None:
         self.grace = grace
@@ -35,26 +38,23 @@ class Presence:
         self._on_returned = on_returned
         self._on_over = on_over
         self._draining = False
+        self._lost = False
         self._timer: asyncio.TimerHandle | None = None
 
     def seen(self, humans: Set[str]) -> None:
         """The humans in the room at this moment, seen over a connection that is up."""
-        if self.state is HumanState.AWAITED and humans:
-            self.state = HumanState.HERE
-            self._stop()
-        elif self.state is HumanState.HERE and not humans:
+        if humans:
+            self._somebody()
+        elif self.state is HumanState.HERE:
             self.state = HumanState.GONE
             self._on_gone()
             self._start()
-        elif self.state is HumanState.GONE and humans:
-            self._stop()
-            self.state = HumanState.HERE
-            self._on_returned()
         elif self._timer is None and (self.state is HumanState.GONE or self._awaited_while_draining()):
             self._start()
 
     def blind(self) -> None:
         """The connection is down: whoever is missing may only be out of sight."""
+        self._lost = self._lost or self.state is HumanState.HERE
         self._stop()
 
     def drain(self) -> None:
@@ -66,6 +66,15 @@ class Presence:
     def end(self) -> None:
         self._stop()
         self.state = HumanState.OVER
+
+    def _somebody(self) -> None:
+        self._stop()
+        was_lost, self._lost = self._lost, False
+        if self.state is HumanState.GONE:
+            self.state = HumanState.HERE
+            self._on_returned(was_lost)
+        elif self.state is HumanState.AWAITED:
+            self.state = HumanState.HERE
 
     def _awaited_while_draining(self) -> bool:
         return self._draining and self.state is HumanState.AWAITED

@@ -19,6 +19,7 @@ from agent_guard.messages import (
     Abandon,
     Answer,
     Drain,
+    Failed,
     Goodbye,
     Heartbeat,
     Registered,
@@ -74,10 +75,14 @@ class WorkerGuard:
         await self._connection.open(OPEN_TIMEOUT)
         self._tasks.append(asyncio.ensure_future(beat(lambda: self._interval, self._send_heartbeat)))
 
-    async def stop(self, reason: str) -> None:
+    async def stop(self, livekit_lost: bool, failure: Exception | None) -> None:
+        """The worker has ended: because LiveKit stayed away, by another failure, or in good order."""
         for task in self._tasks:
             task.cancel()
         self._daemon_gone()
+        if failure is not None and not livekit_lost:
+            self._connection.send(Failed(reason=f"the worker failed: {failure}"))
+        reason = "livekit_lost" if livekit_lost else "failed" if failure is not None else "stopped"
         await self._connection.close(Goodbye(reason=reason))
 
     # --- the worker's connection to LiveKit ---------------------------------------------------

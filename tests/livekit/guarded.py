@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
@@ -87,7 +88,8 @@ class StandInDaemon:
             left = deadline - time.monotonic()
             assert left > 0, f"not in time; heard: {[(p.role, p.said) for p in self.peers]}"
             self._changed.clear()
-            await asyncio.wait([asyncio.ensure_future(self._changed.wait())], timeout=min(left, 0.1))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(left, 0.1))
         return found
 
     def worker(self) -> Peer | None:
@@ -171,6 +173,7 @@ class GuardedWorker:
         environ: Mapping[str, str] | None = None,
         keep_fd: int | None = None,
     ) -> None:
+        self.socket = socket
         self.log = script.parent / f"{script.stem}.{time.monotonic_ns()}.log"
         guard = {"agent_name": name, "dev": True, "human_return_grace": 15, "heartbeat_interval": 0.5}
         self._environ = {
@@ -234,6 +237,19 @@ class GuardedWorker:
         except ProcessLookupError:
             return False
         return True
+
+
+async def eventually(look: Callable[[], Awaitable[T]], timeout: float = 10.0) -> T:
+    """What ``look`` finds at last; for what announces itself to nobody."""
+    deadline = time.monotonic() + timeout
+    while not (found := await look()):
+        assert time.monotonic() < deadline, "not in time"
+        await asyncio.sleep(0.03)
+    return found
+
+
+def server_api(server: LiveKitServer) -> api.LiveKitAPI:
+    return api.LiveKitAPI(server.http_url, server.key, server.secret)
 
 
 async def dispatch(livekit: api.LiveKitAPI, room: str, name: str) -> str:
