@@ -25,6 +25,7 @@ class Echo:
 
     def __init__(self) -> None:
         self.closed = 0
+        self.has_closed = asyncio.Event()
         self.peers: list[GuardPeer] = []
 
     def hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
@@ -47,6 +48,7 @@ class _EchoSession:
 
     def closed(self) -> None:
         self._service.closed += 1
+        self._service.has_closed.set()
 
 
 class Peer:
@@ -204,8 +206,7 @@ async def test_the_end_of_a_connection_is_told_once(bench: Bench) -> None:
     peer = await bench.connect()
     await peer.close()
     async with asyncio.timeout(5):
-        while not bench.service.closed:
-            await asyncio.sleep(0.001)
+        await bench.service.has_closed.wait()
     assert bench.service.closed == 1
 
 
