@@ -1,0 +1,256 @@
+"""Every setting, with its type, its default and what it means: the one place that the documents come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
+
+from supervisor.config import defaults
+from supervisor.config.address import Address
+from supervisor.config.types import (
+    AgentId,
+    AnyPath,
+    Arguments,
+    Command,
+    Count,
+    Duration,
+    EnvironmentFile,
+    Folder,
+    Level,
+    Line,
+    ListenAddress,
+    LiveKitUrl,
+    LogFormat,
+    Number,
+    Patterns,
+    PositiveDuration,
+    Python,
+    ReadableFile,
+    RogueAction,
+    Secret,
+    SecretFile,
+    Size,
+    Store,
+    Switch,
+    Variables,
+    Word,
+    secret_from,
+    surroundings,
+)
+
+MiB = 1_048_576
+DAY = 86_400.0
+
+
+class Section(BaseModel):
+    """A mapping in the file: frozen, without unknown keys; a key with nothing behind it is left out."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+        arbitrary_types_allowed=True,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+
+
+class LiveKitSettings(Section):
+    url: LiveKitUrl
+    """LiveKit's address; workers get it as `LIVEKIT_URL`."""
+    api_key: Word
+    api_secret: Secret
+    """The key's secret; or name a file that holds it, `api_secret_file`."""
+    api_secret_file: SecretFile | None = None
+    timeout: PositiveDuration = 5.0
+    """For each call to LiveKit's server API."""
+    webhook_api_key: Word | None = None
+    """The key that LiveKit signs its webhooks with, where it is another one."""
+    webhook_api_secret: Secret | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secret_from_file(cls, data: Any, info: ValidationInfo) -> Any:
+        if isinstance(data, dict) and data.get("api_secret") is None and data.get("api_secret_file"):
+            return {**data, "api_secret": secret_from(data["api_secret_file"], info)}
+        return data
+
+
+class RestartSettings(Section):
+    """How soon a worker that died is started again; after `stable_after` of life, at once."""
+
+    initial: Duration = 0.5
+    factor: Number = Field(default=2.0, ge=1, le=100)
+    max: Duration = 60.0
+    jitter: Number = Field(default=0.2, ge=0, le=1)
+    stable_after: Duration = 60.0
+
+    @model_validator(mode="after")
+    def _max_is_most(self) -> Self:
+        if self.max < self.initial:
+            raise ValueError("max must not be less than initial")
+        return self
+
+
+class HeartbeatSettings(Section):
+    """A worker or job that has not been heard for `timeout` is taken for hung."""
+
+    interval: PositiveDuration = 2.0
+    timeout: PositiveDuration = 10.0
+
+    @model_validator(mode="after")
+    def _one_may_be_lost(self) -> Self:
+        if self.timeout < 2 * self.interval:
+            raise ValueError("timeout must be at least twice the interval")
+        return self
+
+
+class StopSettings(Section):
+    drain: Duration = 300.0
+    """How long running calls may go on before the worker is killed."""
+    kill: Duration = 10.0
+    """How long a worker that was told to end may take, before its whole tree is killed."""
+
+
+class AgentSettings(Section):
+    id: AgentId
+    """Names the process, its files and its metrics; unique, and never to be changed."""
+    name: Line | None = None
+    """LiveKit's agent name: forced on the script; empty: unnamed; left out: the script's own."""
+    script: ReadableFile | None = None
+    """A livekit-agents script, to be run under the guard."""
+    command: Command | None = None
+    """Any other program and its arguments, kept single but not guarded."""
+    python: Python | None = None
+    """The interpreter of the agent's own environment; it must have livekit-agents."""
+    args: Arguments = ()
+    """For the script, as `start --log-level debug`."""
+    cwd: Folder
+    """Working directory; by default the folder of this file."""
+    env: Variables = Field(default={}, repr=False)
+    """Environment variables, over those of `env_file`."""
+    env_file: EnvironmentFile | None = None
+    inherit_env: Switch = True
+    """Whether the agent gets the daemon's environment, too."""
+    rooms: Patterns | None = None
+    """Name patterns of the rooms it serves where nothing else was dispatched.
+
+    By default every room for an unnamed agent, and none for a named one; None while the script's own name,
+    on which that depends, is not known."""
+    max_rooms: Count = 0
+    """Rooms at a time; 0: no limit."""
+    rogue: RogueAction = "terminate"
+    """What is done about a second process for this agent that the daemon did not start."""
+    restart: RestartSettings = RestartSettings()
+    startup_timeout: PositiveDuration = 30.0
+    heartbeat: HeartbeatSettings = HeartbeatSettings()
+    stop: StopSettings = StopSettings()
+    memory_limit: Size = 0
+    """For the whole process tree; 0: none."""
+    warm_spare: Switch = False
+    """Keep a second worker started, to take over when the first one dies."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dependent_defaults(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = {**data, "cwd": data.get("cwd") or "."}
+        if data.get("rooms") is None and isinstance(data.get("name"), str):
+            data["rooms"] = () if data["name"] else ("*",)
+        return data
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What the file and ``env`` add to the agent's environment."""
+        return {**(self.env_file.variables if self.env_file else {}), **self.env}
+
+
+class RoomsSettings(Section):
+    enforce: Switch = True
+    """False: decide and report, and touch nothing."""
+    resync: PositiveDuration = 15.0
+    """How often all rooms are looked at, whatever webhooks said."""
+    missing_grace: Duration = 2.0
+    """How long a human may be without an agent before one is dispatched."""
+    join_timeout: PositiveDuration = 15.0
+    """How long a dispatched agent may take to be in the room."""
+    reconnect_grace: Duration = 5.0
+    """How long a job that lost LiveKit is waited for, once the human is back."""
+    human_return_grace: Duration = 15.0
+    """How long a job waits for its human to return; at most the room's departure_timeout - 3 s."""
+    ignore: Patterns = ()
+    """Name patterns of rooms that are left wholly alone."""
+    ignore_agents: Patterns = ()
+    """Agent names, or identity patterns, that are never counted, removed or dispatched."""
+
+
+class HttpSettings(Section):
+    listen: ListenAddress = Address("127.0.0.1", 9105)
+    """Metrics, health, status page, webhooks."""
+    webhook_listen: ListenAddress | None = None
+    """A second address, for `/livekit/webhook` only."""
+    webhook_max_age: PositiveDuration = 300.0
+
+
+class HistorySettings(Section):
+    max_age: PositiveDuration = 30 * DAY
+    max_size: Size = 100 * MiB
+
+
+class PathSettings(Section):
+    """Where files are kept; by default systemd's directories, else those of the user."""
+
+    state: AnyPath
+    runtime: AnyPath
+    """Sockets."""
+    logs: AnyPath
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any, info: ValidationInfo) -> Any:
+        return defaults.paths(data, surroundings(info)) if isinstance(data, dict) else data
+
+    @model_validator(mode="after")
+    def _sockets_fit(self) -> Self:
+        if not defaults.socket_fits(self.runtime):
+            raise ValueError("the runtime directory's path is too long for a socket in it: set a shorter runtime")
+        return self
+
+
+class LogSettings(Section):
+    level: Level = "info"
+    format: LogFormat = "auto"
+    """`json`, `console`; `auto`: console on a terminal."""
+    redact: Switch = False
+    """Hash the names of rooms and people."""
+    max_size: Size = 10 * MiB
+    """Of one log file, before it is rotated."""
+    keep: Count = 5
+    """Rotated files."""
+
+
+class Settings(Section):
+    livekit: LiveKitSettings
+    agents: tuple[AgentSettings, ...]
+    rooms: RoomsSettings = RoomsSettings()
+    http: HttpSettings = HttpSettings()
+    store: Store = Field(default="sqlite", repr=False)
+    """`sqlite`, or `redis://host:port/db` when several hosts share the rooms."""
+    history: HistorySettings = HistorySettings()
+    paths: PathSettings
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_have_defaults(cls, data: Any) -> Any:
+        return {**data, "paths": data.get("paths") or {}} if isinstance(data, dict) else data
