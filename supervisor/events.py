@@ -203,11 +203,21 @@ class WorkerExited(Event):
     message = "worker exited"
     agent_id: str
     pid: int
-    reason: str
-    """A RestartReason where it was not wanted, else ``stopped``."""
+    reason: RestartReason
     exit_code: int | None = None
     signal: str = ""
     last_output: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStopped(Event):
+    """It ended because it was to end, and none is to follow."""
+
+    message = "worker stopped"
+    agent_id: str
+    pid: int
+    exit_code: int | None = None
+    signal: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

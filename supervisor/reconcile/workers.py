@@ -31,6 +31,7 @@ from supervisor.events import (
     WorkerSpawned,
     WorkerSpawnFailed,
     WorkerStateChanged,
+    WorkerStopped,
 )
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.queue import Reconciler
@@ -204,7 +205,6 @@ class WorkerReconciler:
         if handle is None:
             return
         self._attach(worker, handle)
-        self._bus.publish(WorkerAdopted(agent_id=worker.spec.id, pid=handle.pid))
 
     # --- reading ---
 
@@ -446,10 +446,6 @@ class WorkerReconciler:
             self._reschedule(worker, uptime=0.0)
             return
         self._attach(worker, handle)
-        if handle.adopted:
-            self._bus.publish(WorkerAdopted(agent_id=agent_id, pid=handle.pid))
-        else:
-            self._bus.publish(WorkerSpawned(agent_id=agent_id, pid=handle.pid))
         if worker.restart_reason is not None:
             worker.restarts += 1
             self._bus.publish(WorkerRestarted(agent_id=agent_id, reason=worker.restart_reason))
@@ -460,6 +456,8 @@ class WorkerReconciler:
         worker.started_at = self._clock()
         worker.registered = worker.registered_once = False
         worker.ready_since = worker.last_heartbeat = worker.link = None
+        kind = WorkerAdopted if handle.adopted else WorkerSpawned
+        self._bus.publish(kind(agent_id=worker.spec.id, pid=handle.pid))
         self._move(worker, WorkerEvent.SPAWNED)
         task = asyncio.get_running_loop().create_task(
             self._watch(worker, handle), name=f"watch-{worker.spec.id}"
@@ -575,16 +573,16 @@ class WorkerReconciler:
     def _tell_exit(
         self, worker: Worker, handle: ProcessHandle, status: ExitStatus, reason: RestartReason
     ) -> None:
-        stopped = worker.ending is not None and not worker.wanted
+        agent_id, pid, code = worker.spec.id, handle.pid, status.code
         name = signal.Signals(status.signal).name if status.signal in _SIGNALS else ""
+        number = name or (str(status.signal) if status.signal is not None else "")
+        if worker.ending is not None and not worker.wanted:
+            self._bus.publish(WorkerStopped(agent_id=agent_id, pid=pid, exit_code=code, signal=number))
+            return
+        last = self._evidence.last_output(worker.spec.process)
         self._bus.publish(
             WorkerExited(
-                agent_id=worker.spec.id,
-                pid=handle.pid,
-                reason="stopped" if stopped else reason.value,
-                exit_code=status.code,
-                signal=name or (str(status.signal) if status.signal is not None else ""),
-                last_output="" if stopped else self._evidence.last_output(worker.spec.process),
+                agent_id=agent_id, pid=pid, reason=reason, exit_code=code, signal=number, last_output=last
             )
         )
 

@@ -1,0 +1,438 @@
+"""The composition root: builds every part, starts and stops them in order, and owns the signals.
+
+Start: state lock, log and store, HTTP, guard and control socket, what is remembered, workers, loops.
+Stop: workers (drained), development server, loops, sockets, store, lock.  A hand-over leaves the workers out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+from supervisor import __version__
+from supervisor.config import ConfigError, Settings, load
+from supervisor.daemon import guard_files, specs
+from supervisor.daemon.commands import WRONG, Answer, CommandDesk
+from supervisor.daemon.development import SERVER_ID, Development, banner
+from supervisor.daemon.documents import Documents
+from supervisor.daemon.evidence import DeathEvidence
+from supervisor.daemon.gauges import Gauges
+from supervisor.daemon.rogues import RogueHunt
+from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
+from supervisor.daemon.wishes import StopWishes
+from supervisor.endpoints.control import ControlServer
+from supervisor.endpoints.feed import Feed
+from supervisor.endpoints.guard import GuardServer
+from supervisor.endpoints.http import HttpServer
+from supervisor.endpoints.ports import CommandError
+from supervisor.events import ConfigReloaded, DaemonStarted, DaemonStopped, DaemonStopping, EventBus
+from supervisor.livekit.api import LiveKitClient
+from supervisor.livekit.webhook import WebhookReceiver
+from supervisor.log import EventLog
+from supervisor.metrics import Metrics
+from supervisor.process.host import PosixProcessHost
+from supervisor.process.logs import tail
+from supervisor.process.rotation import rotate
+from supervisor.process.tree import Census, proportional_memory
+from supervisor.process.watch import PidfdWatch
+from supervisor.reconcile.claimbook import ClaimBook
+from supervisor.reconcile.guards import GuardDesk, GuardTimes
+from supervisor.reconcile.health import LiveKitHealth
+from supervisor.reconcile.rooms import RoomReconciler
+from supervisor.reconcile.schedule import Schedule, tick
+from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
+from supervisor.store.sqlite import SqliteStore
+
+MEASURE_SECONDS = 10.0
+SCAN_SECONDS = 5.0
+PROBE_SECONDS = 1.0
+PRUNE_SECONDS = 3600.0
+ROTATE_SECONDS = 5.0
+
+
+class Daemon:
+    """One supervisor, from its start to its end."""
+
+    def __init__(self, settings: Settings, config_path: Path, development: Development | None) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._development = development
+        self._clock = time.monotonic
+        self._bus = EventBus()
+        self._stop_requests = 0
+        self._stopping = asyncio.Event()
+        self._stop_reason = ""
+        self._keep_workers = False
+        self._guard = guard_files.install(settings.paths.state)
+        self._build()
+
+    def _build(self) -> None:
+        settings, bus, clock = self._settings, self._bus, self._clock
+        rng = random.random
+        livekit = settings.livekit
+        secret = livekit.api_secret.get_secret_value()
+        self._metrics = Metrics(agent.id for agent in settings.agents)
+        bus.subscribe(self._metrics)
+        self._store = SqliteStore(
+            settings.paths.state / "supervisor.db",
+            bus,
+            max_age=settings.history.max_age,
+            max_size=settings.history.max_size,
+        )
+        bus.subscribe(self._store.record)
+        self._health = LiveKitHealth(livekit.url, bus, clock)
+        self._client = LiveKitClient(livekit.url, livekit.api_key, secret, livekit.timeout, bus)
+        self._watch = PidfdWatch()
+        self._book = ClaimBook(self._store, self._watch, bus, clock, worker_hung=self._worker_hung)
+        self._wishes = StopWishes(settings.paths.state / "wishes", bus)
+        host = PosixProcessHost(settings.paths.state)
+        self._workers = WorkerReconciler(
+            host,
+            self._book,
+            self._wishes,
+            DeathEvidence(host, tail),
+            bus,
+            clock,
+            random=rng,
+            livekit_up=self._health.is_up,
+        )
+        instance = specs.instance_name(settings.paths.state)
+        self._rooms = RoomReconciler(
+            self._client,
+            self._book,
+            self._workers,
+            self._store,
+            bus,
+            clock,
+            policy=specs.room_policy(settings, instance),
+            ignore=settings.rooms.ignore,
+            enforce=settings.rooms.enforce,
+            random=rng,
+            livekit_since=self._health.since_when,
+        )
+        self._workers.listen(self._rooms)
+        self._health.on_back(self._livekit_is_back)
+        self._documents = Documents(
+            self._workers, self._rooms, self._book, self._health, clock, mode=self._mode
+        )
+        self._rogues = RogueHunt(self._workers, bus, lambda: self._settings)
+        self._gauges = Gauges(
+            self._metrics, self._workers, self._rooms, self._book, lambda: self._rogues.unresolved
+        )
+        self._build_endpoints(instance)
+
+    def _build_endpoints(self, instance: str) -> None:
+        settings, bus = self._settings, self._bus
+        desk = GuardDesk(
+            self._workers,
+            self._book,
+            self._watch,
+            bus,
+            instance=instance,
+            times=self._guard_times,
+            human_return_grace=lambda: self._settings.rooms.human_return_grace,
+            reconnect_grace=lambda: self._settings.rooms.reconnect_grace,
+        )
+        runtime = settings.paths.runtime
+        self._guard_server = GuardServer(runtime / "guard.sock", desk, bus, self._clock)
+        views = _Views(self._documents, self._store)
+        receiver = WebhookReceiver(webhook_keys(settings), settings.http.webhook_max_age)
+        intake = WebhookIntake(receiver, bus, self._rooms.wake)
+        self._feed = Feed(views, bus)
+        bus.subscribe(self._feed)
+        self._http = HttpServer(views, intake, self._metrics.render, self._feed, bus)
+        commands = CommandDesk(
+            self._workers,
+            reload=self._reload,
+            hand_off=self._hand_off,
+            development=self._development is not None,
+            livekit_url=lambda: self._settings.livekit.url,
+            server_id=SERVER_ID,
+        )
+        self._control = ControlServer(runtime / "control.sock", views, commands, bus)
+
+    @property
+    def _mode(self) -> str:
+        return "production" if self._development is None else "development"
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Until stopped or handed over.  Raises ListenError or DevServerError before anything was started."""
+        async with contextlib.AsyncExitStack() as stack:
+            log = self._open_log()
+            stack.callback(log.close)
+            self._store.start()
+            stack.push_async_callback(self._store.aclose)
+            stack.push_async_callback(self._client.aclose)
+            await self._http.start(*self._addresses())
+            stack.push_async_callback(self._http.aclose)
+            await self._guard_server.start()
+            stack.push_async_callback(self._guard_server.stop)
+            await self._control.start()
+            stack.push_async_callback(self._control.aclose)
+            self._bus.publish(DaemonStarted(version=__version__, pid=os.getpid(), mode=self._mode))
+            await self._remember()
+            async with self._loops():
+                self._handle_signals()
+                if self._development is not None:
+                    banner(self._settings, lambda text: print(text, flush=True))
+                await self._stopping.wait()
+                await self._shut_down()
+            self._bus.publish(DaemonStopped())
+
+    def _addresses(self) -> tuple[tuple[str, int], tuple[str, int] | None]:
+        http = self._settings.http
+        also = http.webhook_listen
+        return (http.listen.host, http.listen.port), (also.host, also.port) if also is not None else None
+
+    def _open_log(self) -> EventLog:
+        settings = self._settings.log
+        log = EventLog(
+            level=settings.level, format=settings.format, redact=settings.redact, secrets=self._secrets()
+        )
+        self._log = log
+        self._bus.subscribe(log)
+        return log
+
+    def _secrets(self) -> list[str]:
+        return [secret for secret in webhook_keys(self._settings).values() if secret]
+
+    async def _remember(self) -> None:
+        """Claims before workers: an adopted worker's guard connects within milliseconds."""
+        await self._book.restore(self._longest_heartbeat())
+        await self._rooms.restore()
+        self._wishes.load()
+        agents = self._agent_specs()
+        if self._development is not None:
+            server = self._development.spec()
+            self._workers.configure([server])
+            worker = self._workers.get(SERVER_ID)
+            if worker is not None and worker.handle is None:
+                self._development.require_free_ports()
+            agents = [server, *agents]
+        self._workers.configure(agents)
+
+    def _agent_specs(self) -> list[AgentSpec]:
+        dev = self._development is not None
+        return [
+            specs.agent_spec(agent, self._settings, self._guard, dev=dev) for agent in self._settings.agents
+        ]
+
+    @contextlib.asynccontextmanager
+    async def _loops(self) -> AsyncIterator[None]:
+        schedule = Schedule(self._bus)
+        schedule.every(self._settings.rooms.resync, "resync", self._resync)
+        schedule.every(PROBE_SECONDS, "probe", self._probe)
+        schedule.every(MEASURE_SECONDS, "measure", self._measure)
+        schedule.every(SCAN_SECONDS, "scan", self._rogues.scan)
+        schedule.every(ROTATE_SECONDS, "rotate", self._rotate)
+        schedule.every(PRUNE_SECONDS, "prune", self._store.prune)
+        loops: list[Coroutine[Any, Any, None]] = [
+            self._workers.run(),
+            self._rooms.run(),
+            tick(self._clock, self._bus, self._book.tick, self._on_late),
+            self._rooms.resync(0.0),
+            self._rogues.scan(),
+        ]
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        for task in tasks:
+            task.add_done_callback(self._on_loop_end)
+        schedule.start()
+        try:
+            yield
+        finally:
+            schedule.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_loop_end(self, task: asyncio.Task[None]) -> None:
+        """A loop that dies takes the daemon with it: half a supervisor would be worse than a restart."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failure = error
+            self._stop(f"internal error: {error!r}", keep_workers=True)
+
+    _failure: BaseException | None = None
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it ended, if it was not asked to."""
+        return self._failure
+
+    # --- stopping ---
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number.name)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_stop_signal(self, name: str) -> None:
+        self._stop_requests += 1
+        if self._stop_requests == 1:
+            self._stop(name, keep_workers=False)
+        else:
+            self._end_workers(drain=0.0)
+
+    def _stop(self, reason: str, *, keep_workers: bool) -> None:
+        if not self._stopping.is_set():
+            self._stop_reason, self._keep_workers = reason, keep_workers
+            self._stopping.set()
+
+    def _hand_off(self) -> None:
+        self._stop("handoff", keep_workers=True)
+
+    async def _shut_down(self) -> None:
+        self._bus.publish(DaemonStopping(reason=self._stop_reason))
+        if self._keep_workers:
+            return
+        self._end_workers(drain=max((w.spec.policy.drain for w in self._documents.agents()), default=0.0))
+        await self._workers.wait_until(
+            lambda: all(worker.handle is None for worker in self._documents.agents())
+        )
+        if self._workers.get(SERVER_ID) is not None:
+            self._workers.shut_down([SERVER_ID], drain=0.0)
+            await self._workers.wait_until(
+                lambda: (server := self._workers.get(SERVER_ID)) is None or server.handle is None
+            )
+        self._wishes.forget_all()
+
+    def _end_workers(self, *, drain: float) -> None:
+        self._workers.shut_down([worker.spec.id for worker in self._documents.agents()], drain=drain)
+
+    # --- reload ---
+
+    def _on_hangup(self) -> None:
+        with contextlib.suppress(CommandError):  # published as a failed reload
+            self._reload()
+
+    def _reload(self) -> Answer:
+        try:
+            settings = load(self._config_path, os.environ)
+            self._require_same_place(settings)
+        except ConfigError as error:
+            self._bus.publish(ConfigReloaded(outcome="failed", error=str(error)))
+            raise CommandError(str(error), 2) from error
+        before = {agent.id: agent for agent in self._settings.agents}
+        after = {agent.id: agent for agent in settings.agents}
+        self._settings = settings
+        self._apply_settings()
+        self._bus.publish(ConfigReloaded(outcome="ok"))
+        return {
+            "added": [i for i in after if i not in before],
+            "changed": [i for i in after if i in before and after[i] != before[i]],
+            "removed": [i for i in before if i not in after],
+        }
+
+    def _require_same_place(self, settings: Settings) -> None:
+        """What cannot change under a running daemon; a hand-over to a new one is the way."""
+        old = self._settings
+        fixed = {
+            "livekit": settings.livekit == old.livekit,
+            "paths": settings.paths == old.paths,
+            "http": settings.http == old.http,
+            "store": settings.store == old.store,
+        }
+        changed = [name for name, same in fixed.items() if not same]
+        if changed:
+            self._bus.publish(ConfigReloaded(outcome="failed", error=f"changed: {', '.join(changed)}"))
+            raise CommandError(
+                f"{', '.join(changed)}: cannot change while the daemon runs; "
+                "use 'livekit-supervisor handoff' and start it again",
+                WRONG,
+            )
+
+    def _apply_settings(self) -> None:
+        settings = self._settings
+        self._metrics.set_agents(agent.id for agent in settings.agents)
+        self._log.configure(level=settings.log.level, redact=settings.log.redact, secrets=self._secrets())
+        self._store.limits(max_age=settings.history.max_age, max_size=settings.history.max_size)
+        self._rooms.policy = specs.room_policy(settings, self._rooms.policy.instance)
+        self._rooms.ignore, self._rooms.enforce = settings.rooms.ignore, settings.rooms.enforce
+        agents = self._agent_specs()
+        if self._development is not None:
+            agents = [self._development.spec(), *agents]
+        self._workers.configure(agents)
+        self._rooms.wake_all()
+
+    # --- periodic ---
+
+    async def _resync(self) -> None:
+        await self._rooms.resync(self._settings.rooms.resync * 0.8)
+
+    async def _probe(self) -> None:
+        """While LiveKit is away, ask once a second: whoever waits for it is told at once."""
+        if not self._health.is_up():
+            await self._client.list_rooms()
+
+    async def _measure(self) -> None:
+        """In a thread: exact memory costs some 2 ms per 100 MB."""
+        census = Census()
+        for worker in self._workers.all():
+            handle = worker.handle
+            if handle is None:
+                worker.memory_bytes = 0
+                continue
+            pids = [stat.pid for stat in census.tree(handle.pid)]
+            memory = await asyncio.to_thread(proportional_memory, pids)
+            worker.memory_bytes = memory if worker.handle is handle else 0
+            key = (handle.pid, handle.create_time)
+            self._gauges.cpu(worker.spec.id, {key: census.usage(handle.pid).cpu_seconds})
+            limit = worker.spec.policy.memory_limit
+            if limit and worker.memory_bytes > limit:
+                self._workers.wake(worker.spec.id)
+
+    async def _rotate(self) -> None:
+        log = self._settings.log
+        for worker in self._workers.all():
+            path = Path(worker.spec.process.log_path)
+            await asyncio.to_thread(rotate, path, log.max_size, log.keep)
+
+    def _on_late(self, seconds: float) -> None:
+        del seconds
+        self._book.table.freeze(self._clock() + self._longest_heartbeat())
+        self._workers.forgive()
+
+    def _livekit_is_back(self) -> None:
+        self._workers.livekit_is_back()
+        self._rooms.wake_all()
+
+    def _worker_hung(self, agent_id: str) -> None:
+        self._workers.hung(agent_id)
+
+    def _longest_heartbeat(self) -> float:
+        return max((agent.heartbeat.timeout for agent in self._settings.agents), default=10.0)
+
+    def _guard_times(self, agent_id: str) -> GuardTimes:
+        for agent in self._settings.agents:
+            if agent.id == agent_id:
+                return GuardTimes(agent.heartbeat.interval, agent.heartbeat.timeout)
+        return GuardTimes(2.0, 10.0)
+
+
+class _Views:
+    """Implements :class:`supervisor.endpoints.ports.Views`."""
+
+    def __init__(self, documents: Documents, store: SqliteStore) -> None:
+        self._documents = documents
+        self._store = store
+
+    def status(self) -> dict[str, object]:
+        return self._documents.status()
+
+    def rooms(self) -> dict[str, object]:
+        return self._documents.rooms()
+
+    async def conflicts(self, since: float | None) -> dict[str, object]:
+        return {"version": 1, "conflicts": await self._store.conflicts(since)}
+
+    def readiness(self) -> tuple[bool, str]:
+        return self._documents.readiness()

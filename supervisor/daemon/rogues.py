@@ -1,0 +1,108 @@
+"""Second processes for an agent ID: found by scanning, ended as a tree or reported, as configured.
+
+The rule: what is a rogue is decided by :func:`supervisor.process.scan.find_rogues` from facts; each is told
+of once, and one that is only reported counts as unresolved for as long as it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from supervisor.config import AgentSettings, Settings
+from supervisor.core.conflicts import ConflictKind, Resolution
+from supervisor.events import (
+    ConflictDetected,
+    ConflictResolved,
+    EventBus,
+    InternalError,
+    Loop,
+    LoopOutcome,
+    Reconciled,
+    RogueFound,
+)
+from supervisor.process.ending import end_tree
+from supervisor.process.handle import PosixProcess
+from supervisor.process.procfs import Identity
+from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
+from supervisor.process.snapshot import Scanner, live_states
+from supervisor.reconcile.workers import WorkerReconciler
+
+_KIND = ConflictKind.DUPLICATE_PROCESS
+
+
+class RogueHunt:
+    """Scans all processes now and then."""
+
+    def __init__(self, workers: WorkerReconciler, bus: EventBus, settings: Callable[[], Settings]) -> None:
+        self._workers = workers
+        self._bus = bus
+        self._settings = settings
+        self._scanner = Scanner()
+        self._told: frozenset[Rogue] = frozenset()
+
+    @property
+    def unresolved(self) -> int:
+        """Rogues that are there and were only reported."""
+        return len(self._told)
+
+    async def scan(self) -> None:
+        started = time.monotonic()
+        outcome = LoopOutcome.OK
+        try:
+            rogues = self._look()
+            for rogue in rogues:
+                await self._handle(rogue, started)
+            self._told = frozenset(r for r in rogues if r.verdict is Verdict.REPORT)
+        except OSError as error:
+            outcome = LoopOutcome.FAILED
+            self._bus.publish(InternalError.of("process scan", error))
+        seconds = time.monotonic() - started
+        self._bus.publish(Reconciled(loop=Loop.SCAN, outcome=outcome, seconds=seconds))
+
+    def _look(self) -> tuple[Rogue, ...]:
+        settings = self._settings()
+        state = str(settings.paths.state)
+        processes = self._scanner.snapshot()
+        supervisor = Supervisor(
+            state=state,
+            livekit_url=settings.livekit.url,
+            uid=os.getuid(),
+            pid=os.getpid(),
+            live_states=live_states(processes, state),
+        )
+        return find_rogues(processes, [self._facts(agent) for agent in settings.agents], supervisor)
+
+    def _facts(self, agent: AgentSettings) -> AgentFacts:
+        worker = self._workers.get(agent.id)
+        handle = worker.handle if worker is not None else None
+        return AgentFacts(
+            id=agent.id,
+            script=os.path.realpath(agent.script) if agent.script is not None else None,
+            rogue=Verdict(agent.rogue),
+            worker_pid=handle.pid if handle is not None else None,
+            launch=handle.launch if isinstance(handle, PosixProcess) else "",
+        )
+
+    async def _handle(self, rogue: Rogue, since: float) -> None:
+        if rogue.verdict is Verdict.REPORT:
+            if rogue not in self._told:
+                self._tell(rogue, Resolution.REPORTED, since)
+            return
+        ended = await end_tree(Identity(rogue.pid, rogue.start_ticks))
+        self._tell(rogue, Resolution.FAILED if ended.survivors else Resolution.TERMINATED, since)
+
+    def _tell(self, rogue: Rogue, resolution: Resolution, since: float) -> None:
+        self._bus.publish(
+            RogueFound(agent_id=rogue.agent_id, pid=rogue.pid, action=resolution.value, reason=rogue.reason)
+        )
+        self._bus.publish(ConflictDetected(kind=_KIND, agent_id=rogue.agent_id))
+        self._bus.publish(
+            ConflictResolved(
+                kind=_KIND,
+                resolution=resolution,
+                seconds=time.monotonic() - since,
+                agent_id=rogue.agent_id,
+            )
+        )
