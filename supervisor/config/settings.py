@@ -223,7 +223,7 @@ class PathSettings(Section):
     @model_validator(mode="after")
     def _sockets_fit(self) -> Self:
         if not defaults.socket_fits(self.runtime):
-            raise ValueError("the runtime directory's path is too long for a socket in it: set a shorter runtime")
+            raise ValueError("runtime is too long a path for a socket in it: set a shorter one")
         return self
 
 

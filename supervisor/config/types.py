@@ -118,7 +118,9 @@ def _livekit_url(value: str) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise ValueError("must be LiveKit's address, such as wss://livekit.example.org or ws://127.0.0.1:7880")
+        raise ValueError(
+            "must be LiveKit's address, such as wss://livekit.example.org or ws://127.0.0.1:7880"
+        )
     return value.rstrip("/")
 
 

@@ -48,4 +48,3 @@ def test_a_stranger_on_the_port_is_named(livekit_server: LiveKitServer) -> None:
     owner = rf"in use by process {livekit_server.pid} \(livekit-server"
     with pytest.raises(dev_server.DevServerError, match=owner):
         dev_server.require_free(livekit_server.port)
-
