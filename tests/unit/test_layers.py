@@ -14,12 +14,13 @@ import supervisor
 for module in pkgutil.walk_packages(supervisor.__path__, "supervisor."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-print(*sorted(name for name in sys.modules if name.startswith(("livekit.agents", "livekit.rtc", "agent_guard"))))
+agents = ("livekit.agents", "livekit.rtc", "agent_guard")
+print(*sorted(name for name in sys.modules if name.startswith(agents)))
 """
 
 
 def test_no_module_of_the_supervisor_imports_what_belongs_to_agents() -> None:
-    """``livekit.rtc`` comes with livekit-agents: the demo imports it when it runs, and says so if it is missing."""
+    """``livekit.rtc`` comes with livekit-agents: the demo imports it when it runs, and says if it is missing."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
