@@ -20,7 +20,7 @@ print(*sorted(name for name in sys.modules if name.startswith(agents)))
 
 
 def test_no_module_of_the_supervisor_imports_what_belongs_to_agents() -> None:
-    """``livekit.rtc`` comes with livekit-agents: the demo imports it when it runs, and says if it is missing."""
+    """``livekit.rtc`` comes with livekit-agents: the demo imports it late, and says if it is missing."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
