@@ -1,0 +1,378 @@
+"""``livekit-supervisor``: the commands, their options and their help.
+
+One rule: this module only says what can be asked.  What a command needs is imported when it runs, so that
+``status`` starts in an instant.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from supervisor import __version__
+from supervisor.cli.errors import CliError, ExitCode
+from supervisor.cli.screen import console, print_error, print_json, survive_any_text
+
+if TYPE_CHECKING:
+    from supervisor.cli.actions import Action
+    from supervisor.cli.client import Client
+    from supervisor.cli.locate import Installation
+
+RUNNING, LOOKING, ACTING = "Run it", "Look", "Act"
+
+app = typer.Typer(
+    name="livekit-supervisor",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "Exit codes: 0 fine; 1 something is wrong now; 2 bad usage or configuration; "
+        "3 the daemon is not running; 4 another daemon holds the state."
+    ),
+)
+
+
+# --- options that several commands have -----------------------------------------------------------------
+
+
+def _remember_config(context: typer.Context, value: Path | None) -> Path | None:
+    """Before or after the command; what is said after it wins."""
+    if value is not None:
+        context.find_root().obj = value
+    return value
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"livekit-supervisor {__version__}")
+        raise typer.Exit
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The configuration file: before or after the command, or in LIVEKIT_SUPERVISOR_CONFIG; "
+        "else ./config.yaml.",
+        callback=_remember_config,
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the JSON document instead.")]
+AgentArgument = Annotated[
+    str, typer.Argument(metavar="AGENT", help="An agent's ID, its name, or the unique beginning of either.")
+]
+NoWait = Annotated[
+    bool, typer.Option("--no-wait", help="Return at once instead of watching until it is done.")
+]
+
+
+def _config_file(context: typer.Context) -> Path:
+    said = context.find_root().obj
+    return Path(said or os.environ.get("LIVEKIT_SUPERVISOR_CONFIG") or "config.yaml")
+
+
+def _installation(context: typer.Context) -> Installation:
+    from supervisor.cli.locate import locate
+
+    return locate(_config_file(context), os.environ)
+
+
+def _client(context: typer.Context) -> Client:
+    from supervisor.cli.client import Client
+
+    return Client(_installation(context).control_socket)
+
+
+@app.callback()
+def livekit_supervisor(
+    context: typer.Context,
+    config: Config = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Keeps exactly one live agent in every LiveKit room with a human, and one process per agent ID."""
+
+
+# --- run it -------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=RUNNING)
+def run(
+    context: typer.Context,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Bring up a LiveKit server on loopback, too, and drain 2 s at most.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
+
+    The first signal drains the agents and stops everything; a second one skips the drain. To leave the
+    workers running for the next daemon, use [bold]handoff[/bold] instead.
+    """
+    from supervisor.cli.settings import load_settings
+    from supervisor.daemon import run as run_daemon
+
+    file = _config_file(context)
+    raise typer.Exit(run_daemon(load_settings(file, os.environ), dev=dev, config_path=file.absolute()))
+
+
+@app.command(rich_help_panel=RUNNING)
+def check(
+    context: typer.Context,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask LiveKit, too: is it there, is the key good?")
+    ] = False,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Check the configuration, the scripts and their Python environments, without starting anything.
+
+    Prints every problem at once, as FILE:LINE: key: message, and exits with 2 if there is one.
+    """
+    from supervisor.cli.check import check_file
+
+    report = check_file(_config_file(context), os.environ, online=online)
+    if json:
+        print_json(report.document())
+    else:
+        report.print()
+    raise typer.Exit(ExitCode.FINE if report.good else ExitCode.USAGE)
+
+
+@app.command(rich_help_panel=RUNNING)
+def demo(
+    context: typer.Context,
+    agent: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[AGENT]", help="Which agent to try it on; the first that is ready, if left out."
+        ),
+    ] = None,
+    json: Json = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="The same as NO_COLOR=1.")] = False,
+    config: Config = None,
+) -> None:
+    """Disturb a real call in every way that hurts, and watch it heal: about a minute.
+
+    A synthetic human joins a room of the development server and listens, while the agent is dispatched
+    twice, its worker is killed, LiveKit is killed, and the human leaves and comes back. Uses the running
+    daemon if it is in development mode, starts one if none runs, and touches nothing otherwise.
+
+    Exits with 0 when the room ended with exactly one audible agent; 1 when it did not; 2 when the running
+    daemon is not in development mode, or something needed is not installed; 3 when no development set-up
+    could be started.
+    """
+    from supervisor.cli.demo import run_demo
+
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    raise typer.Exit(run_demo(_config_file(context), agent, as_json=json))
+
+
+# --- look ---------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=LOOKING)
+def status(
+    context: typer.Context,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="A live screen, until Ctrl-C.")] = False,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """What is wrong now, if anything; then the agents, rooms and LiveKit.
+
+    Exits with 1 when something is wrong. With --watch and --json: one document a line, one line a second.
+    """
+    from supervisor.cli import status_view
+
+    client = _client(context)
+    if watch:
+        from supervisor.cli.watch import watch_status
+
+        watch_status(client, as_json=json)
+        return
+    document = client.status()
+    if json:
+        print_json(document)
+    else:
+        console().print(status_view.render(document))
+    raise typer.Exit(ExitCode.WRONG if status_view.is_wrong(document) else ExitCode.FINE)
+
+
+@app.command(rich_help_panel=LOOKING)
+def rooms(context: typer.Context, json: Json = False, config: Config = None) -> None:
+    """Every room of ours: its humans, its agents, who holds it, and why if it is not healthy.
+
+    The holder is marked with an asterisk. Exits with 1 when a room is not healthy.
+    """
+    from supervisor.cli import rooms_view
+
+    document = _client(context).rooms()
+    if json:
+        print_json(document)
+    else:
+        console().print(rooms_view.render_rooms(document))
+    raise typer.Exit(ExitCode.WRONG if rooms_view.is_wrong(document) else ExitCode.FINE)
+
+
+@app.command(rich_help_panel=LOOKING)
+def conflicts(
+    context: typer.Context,
+    since: Annotated[
+        str,
+        typer.Option(help="Since then: a length of time (90s, 15m, 2h, 7d) or a time (2026-01-31T12:00)."),
+    ] = "1d",
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """What was put right, when, how, and how long it took."""
+    from supervisor.cli import rooms_view
+    from supervisor.cli.since import parse
+
+    document = _client(context).conflicts(parse(since, time.time()))
+    if json:
+        print_json(document)
+    else:
+        console().print(rooms_view.render_conflicts(document))
+
+
+@app.command(rich_help_panel=LOOKING)
+def logs(
+    context: typer.Context,
+    agent: AgentArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on, across rotation, until Ctrl-C.")
+    ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines first.")
+    ] = 50,
+    json: Annotated[bool, typer.Option("--json", help="Print each line as a JSON object.")] = False,
+    config: Config = None,
+) -> None:
+    """What an agent's worker printed; LiveKit's JSON lines made readable.
+
+    Reads the file itself, so it needs no running daemon.
+    """
+    from supervisor.cli.logs import show_logs
+
+    show_logs(_installation(context), agent, follow=follow, lines=lines, as_json=json)
+
+
+# --- act ----------------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=ACTING)
+def start(
+    context: typer.Context, agent: AgentArgument, no_wait: NoWait = False, config: Config = None
+) -> None:
+    """Start a stopped agent; at once, if it is waiting after a crash."""
+    from supervisor.cli import actions
+
+    _carry_out(context, actions.start(), agent, no_wait)
+
+
+@app.command(rich_help_panel=ACTING)
+def stop(
+    context: typer.Context,
+    agent: AgentArgument,
+    drain: Annotated[bool, typer.Option("--drain", help="Wait for rooms with a human first.")] = False,
+    no_wait: NoWait = False,
+    config: Config = None,
+) -> None:
+    """Stop an agent; it stays stopped, whatever becomes of the daemon, until [bold]start[/bold]."""
+    from supervisor.cli import actions
+
+    _carry_out(context, actions.stop(drain=drain), agent, no_wait)
+
+
+@app.command(rich_help_panel=ACTING)
+def restart(
+    context: typer.Context,
+    agent: AgentArgument,
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for rooms with a human.")] = False,
+    no_wait: NoWait = False,
+    config: Config = None,
+) -> None:
+    """Drain an agent, then start it anew."""
+    from supervisor.cli import actions
+
+    _carry_out(context, actions.restart(now=now), agent, no_wait)
+
+
+@app.command(rich_help_panel=ACTING)
+def drain(
+    context: typer.Context, agent: AgentArgument, no_wait: NoWait = False, config: Config = None
+) -> None:
+    """Give an agent no new rooms, wait for those with a human, then stop it."""
+    from supervisor.cli import actions
+
+    _carry_out(context, actions.drain(), agent, no_wait)
+
+
+@app.command(rich_help_panel=ACTING)
+def reload(context: typer.Context, config: Config = None) -> None:
+    """Read the configuration again: only agents that changed are touched; a bad file changes nothing."""
+    from supervisor.cli import actions
+
+    print(actions.reload(_client(context)))
+
+
+@app.command(rich_help_panel=ACTING)
+def handoff(context: typer.Context, config: Config = None) -> None:
+    """End the daemon, leave the workers and their calls to the next one: for upgrades."""
+    from supervisor.cli import actions
+
+    print(actions.handoff(_client(context)))
+
+
+def _carry_out(context: typer.Context, action: Action, agent: str, no_wait: bool) -> None:
+    from supervisor.cli.actions import carry_out
+
+    print(carry_out(_client(context), action, agent, wait=not no_wait))
+
+
+# --- from the outside -----------------------------------------------------------------------------------
+
+
+def main() -> None:
+    survive_any_text()
+    sys.exit(_guarded(app))
+
+
+def _guarded(command: Callable[[], None]) -> int:
+    """The one place where failures become messages and exit codes."""
+    try:
+        _require_our_own_package()
+        try:
+            command()
+        finally:
+            sys.stdout.flush()
+    except CliError as error:
+        print_error(error.message)
+        return error.code
+    except BrokenPipeError:
+        # Whoever read us has left (``| head``).  Nothing more can be written, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FINE
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.FINE
+    return ExitCode.FINE
+
+
+def _require_our_own_package() -> None:
+    if Path(__file__).parent.with_name("supervisord.py").exists():
+        raise CliError(
+            "PyPI's `supervisor` (supervisord) is in the same environment, under the same import name: each "
+            "overwrites files of the other. Install livekit-supervisor into an environment of its own",
+            ExitCode.USAGE,
+        )

@@ -1,0 +1,161 @@
+"""``check``: would this configuration run?
+
+One rule: nothing is started or changed, and every problem is told at once.  A warning is no problem.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from supervisor.cli.documents import VERSION
+from supervisor.cli.screen import print_error
+from supervisor.cli.text import count, plain
+from supervisor.config import AgentSettings, ConfigError, Settings, load
+
+_IMPORT = "import livekit.agents; print(livekit.agents.__version__)"
+_IMPORT_TIMEOUT = 60.0
+_AT_ONCE = 2
+"""Importing livekit-agents takes a core for seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    severity: str
+    """``error`` or ``warning``."""
+    file: str
+    line: int | None
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        warning = "warning: " if self.severity == "warning" else ""
+        return (
+            f"{where}: {self.key}: {warning}{self.message}"
+            if self.key
+            else f"{where}: {warning}{self.message}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    file: Path
+    agents: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def good(self) -> bool:
+        return all(f.severity != "error" for f in self.findings)
+
+    def document(self) -> dict[str, object]:
+        return {"version": VERSION, "ok": self.good, "problems": [asdict(f) for f in self.findings]}
+
+    def print(self) -> None:
+        for finding in self.findings:
+            print_error(str(finding))
+        if self.good:
+            print(f"OK: {self.file}: {count(self.agents, 'agent')}")
+
+
+def check_file(file: Path, environ: Mapping[str, str], *, online: bool) -> Report:
+    try:
+        settings = load(file, environ)
+    except ConfigError as error:
+        return Report(file, 0, tuple(Finding("error", *_place(p), p.message) for p in error.problems))
+    found = [*_check_scripts(file, settings.agents), *_check_environments(file, settings.agents)]
+    if online:
+        found += asyncio.run(_check_livekit(file, settings))
+    return Report(file, len(settings.agents), tuple(found))
+
+
+def _place(problem: object) -> tuple[str, int | None, str]:
+    return (str(getattr(problem, "file", "")), getattr(problem, "line", None), getattr(problem, "key", ""))
+
+
+def _check_scripts(file: Path, agents: Iterable[AgentSettings]) -> list[Finding]:
+    found = []
+    for index, agent in enumerate(agents):
+        if agent.script is None:
+            continue
+        key = f"agents[{index}].script"
+        try:
+            tree = ast.parse(agent.script.read_bytes(), str(agent.script))
+        except (OSError, SyntaxError, ValueError) as error:
+            found.append(Finding("error", str(file), None, key, f"cannot be read as Python: {plain(error)}"))
+            continue
+        if _uses_threads(tree):
+            message = "uses the thread executor: a job that hangs cannot be ended alone, and costs the worker"
+            found.append(Finding("warning", str(file), None, key, message))
+    return found
+
+
+def _uses_threads(tree: ast.AST) -> bool:
+    """``JobExecutorType.THREAD`` anywhere in the script."""
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == "THREAD"
+        and ast.unparse(node.value).endswith("JobExecutorType")
+        for node in ast.walk(tree)
+    )
+
+
+def _check_environments(file: Path, agents: Iterable[AgentSettings]) -> list[Finding]:
+    """Each agent's Python must import livekit-agents; each Python is asked once."""
+    users: dict[Path, int] = {}
+    for index, agent in enumerate(agents):
+        if agent.script is not None:
+            users.setdefault(agent.python or Path(sys.executable), index)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        answers = list(pool.map(_imports_agents, users))
+    return [
+        Finding("error", str(file), None, f"agents[{first}].python", f"{python}: {problem}")
+        for (python, first), problem in zip(users.items(), answers, strict=True)
+        if problem is not None
+    ]
+
+
+def _imports_agents(python: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            [python, "-I", "-c", _IMPORT],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_IMPORT_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"importing livekit.agents took longer than {_IMPORT_TIMEOUT:g} s"
+    except OSError as error:
+        return f"cannot be run: {error.strerror}"
+    if done.returncode == 0:
+        return None
+    return f"cannot import livekit.agents: {plain(_last_line(done.stderr) or f'exit code {done.returncode}')}"
+
+
+def _last_line(output: bytes) -> str:
+    lines: Sequence[str] = output.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+async def _check_livekit(file: Path, settings: Settings) -> list[Finding]:
+    from supervisor.core.ports import Failed
+    from supervisor.events import EventBus
+    from supervisor.livekit.api import LiveKitClient
+
+    livekit = settings.livekit
+    secret = livekit.api_secret.get_secret_value()
+    client = LiveKitClient(livekit.url, livekit.api_key, secret, livekit.timeout, EventBus())
+    try:
+        answer = await client.ping()
+    finally:
+        await client.aclose()
+    if isinstance(answer, Failed):
+        return [Finding("error", str(file), None, "livekit", f"{livekit.url}: {plain(answer.message)}")]
+    return []

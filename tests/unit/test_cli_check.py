@@ -1,0 +1,167 @@
+"""``check``: every problem at once, with its place; nothing started; LiveKit asked only on demand."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.cli.check import Report, check_file
+from tests.ports import free_port
+
+SCRIPT = "from livekit.agents import AgentServer\nserver = AgentServer()\n"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    """An interpreter that imports livekit.agents at once."""
+    return interpreter(tmp_path / "python", "echo 1.8.9")
+
+
+def interpreter(path: Path, body: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def write(tmp_path: Path, python: Path) -> Write:
+    def write(agent: str = "", *, url: str = "ws://127.0.0.1:7880") -> Path:
+        (tmp_path / "worker.py").write_text(SCRIPT)
+        file = tmp_path / "config.yaml"
+        file.write_text(
+            f"livekit: {{url: '{url}', api_key: devkey, api_secret: {'s' * 40}}}\n"
+            "agents:\n"
+            f"  - id: one\n"
+            f"    {agent or 'script: worker.py'}\n"
+            f"    {'' if 'command' in agent or 'python' in agent else f'python: {python}'}\n"
+            f"paths: {{state: {tmp_path}/s, runtime: {tmp_path}/r, logs: {tmp_path}/l}}\n"
+        )
+        return file
+
+    return write
+
+
+def check(file: Path, *, online: bool = False) -> Report:
+    return check_file(file, os.environ, online=online)
+
+
+def messages(report: Report) -> str:
+    return "\n".join(map(str, report.findings))
+
+
+def test_a_good_configuration(write: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = write()
+    report = check(file)
+    assert report.good
+    report.print()
+    captured = capsys.readouterr()
+    assert captured.out == f"OK: {file}: 1 agent\n"
+    assert captured.err == ""
+    assert report.document() == {"version": 1, "ok": True, "problems": []}
+    assert not (tmp_path / "s").exists()
+
+
+def test_every_problem_of_the_file_at_once(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write()
+    file.write_text(file.read_text().replace("worker.py", "nowhere.py") + "htpp: {}\nhttp: {listen: 1}\n")
+    report = check(file)
+    assert not report.good
+    report.print()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith(f"{file}:") for line in lines)
+    assert f"{file}:4: agents[0].script: " in captured.err
+    assert "did you mean http?" in captured.err
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    report = check(tmp_path / "none.yaml")
+    assert not report.good
+    assert "no such file" in messages(report)
+
+
+def test_an_environment_without_livekit_agents(write: Write, tmp_path: Path) -> None:
+    bare = interpreter(tmp_path / "bare", "echo 'ModuleNotFoundError: No module named livekit' >&2; exit 1")
+    report = check(write(f"script: worker.py\n    python: {bare}"))
+    assert not report.good
+    assert "agents[0].python" in messages(report)
+    assert "cannot import livekit.agents: ModuleNotFoundError" in messages(report)
+
+
+def test_an_environment_that_hangs(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.cli.check._IMPORT_TIMEOUT", 0.2)
+    hanging = interpreter(tmp_path / "hanging", "exec sleep 60")
+    report = check(write(f"script: worker.py\n    python: {hanging}"))
+    assert "took longer than" in messages(report)
+
+
+def test_each_environment_is_asked_once(write: Write, tmp_path: Path) -> None:
+    calls = tmp_path / "calls"
+    counting = interpreter(tmp_path / "counting", f"echo call >> {calls}")
+    file = write(f"script: worker.py\n    python: {counting}")
+    other = f"  - id: two\n    script: worker.py\n    python: {counting}\n"
+    file.write_text(file.read_text().replace("paths:", f"{other}paths:"))
+    assert check(file).good
+    assert calls.read_text() == "call\n"
+
+
+def test_a_script_that_is_no_python(write: Write, tmp_path: Path) -> None:
+    file = write()
+    (tmp_path / "worker.py").write_text("def broken(:\n")
+    report = check(file)
+    assert not report.good
+    assert "cannot be read as Python" in messages(report)
+
+
+def test_the_thread_executor_is_a_warning(write: Write, tmp_path: Path) -> None:
+    file = write()
+    (tmp_path / "worker.py").write_text(
+        f"{SCRIPT}from livekit import agents\nx = AgentServer(t=agents.JobExecutorType.THREAD)\n"
+    )
+    report = check(file)
+    assert report.good
+    assert "warning: uses the thread executor" in messages(report)
+
+
+def test_a_command_that_is_not_there(write: Write) -> None:
+    assert check(write("command: [sh, -c, 'true']")).good
+    report = check(write("command: [no-such-program-anywhere]"))
+    assert not report.good
+    assert "agents[0].command: " in messages(report)
+
+
+def test_livekit_is_asked_only_when_told_to(write: Write) -> None:
+    file = write(url=f"ws://127.0.0.1:{free_port()}")
+    assert check(file).good
+    report = check(file, online=True)
+    assert not report.good
+    assert "livekit: ws://127.0.0.1" in messages(report)
+
+
+def test_the_secret_is_never_told(write: Write) -> None:
+    report = check(write(url=f"ws://127.0.0.1:{free_port()}"), online=True)
+    assert "s" * 40 not in json.dumps(report.document())
+
+
+def test_the_command_exits_with_2(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from supervisor.cli.app import main
+
+    file = write()
+    for text, code in ((file.read_text(), 0), ("", 2)):
+        file.write_text(text)
+        monkeypatch.setattr(sys, "argv", ["livekit-supervisor", "check", "--json", "--config", str(file)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == code
+        assert json.loads(capsys.readouterr().out)["ok"] is (code == 0)
