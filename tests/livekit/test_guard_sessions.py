@@ -1,0 +1,277 @@
+"""Instance reuse on a real server with a real AgentSession: a human who comes back finds the same job.
+
+One worker serves all tests of this module.  What its script prints is what the script's author would see.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from livekit import api, rtc
+
+from tests.livekit.guarded import (
+    GuardedWorker,
+    Peer,
+    StandInDaemon,
+    agents,
+    dispatch,
+    eventually,
+    server_api,
+)
+from tests.livekit.server import LiveKitServer
+
+SCRIPT = """
+from livekit import rtc
+from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli, room_io
+from livekit.agents.llm import ChatContext
+
+server = AgentServer()
+
+@server.rtc_session(agent_name="mine")
+async def entrypoint(ctx: JobContext) -> None:
+    def say(*words: object) -> None:
+        print(f"<{ctx.job.room.name}> {' '.join(map(str, words))}\\n", end="", flush=True)
+
+    async def on_shutdown(reason: str) -> None:
+        say("SHUTDOWN", reason)
+
+    ctx.add_shutdown_callback(on_shutdown)
+    ctx.proc.userdata.setdefault("agent_guard.on_reset", []).append(lambda: say("HOOK"))
+    if ctx.job.room.name.startswith("plain"):
+        await ctx.connect()
+        return
+
+    session = AgentSession()
+    knowledge = ChatContext.empty()
+    knowledge.add_message(role="system", content="known from the start")
+
+    async def on_text(session: AgentSession, event: room_io.TextInputEvent) -> None:
+        words = session.current_agent.chat_ctx.copy()
+        words.add_message(role="user", content=event.text)
+        await session.current_agent.update_chat_ctx(words)
+        session.history.add_message(role="user", content=event.text)
+        said, past = (
+            [m.text_content for m in chat.messages() if m.role == "user"] for chat in (words, session.history)
+        )
+        known = any(m.text_content == "known from the start" for m in words.messages())
+        say("HEARD", event.participant.identity, said, past == said, known)
+
+    session.on("close", lambda event: say("CLOSED", event.reason.value))
+    if ctx.job.room.name.startswith("closing"):
+        ctx.room.on("participant_disconnected", lambda _: session.shutdown(drain=False))
+    options = room_io.RoomOptions(text_input=room_io.TextInputOptions(text_input_cb=on_text))
+    await session.start(Agent(instructions="none", chat_ctx=knowledge), room=ctx.room, room_options=options)
+
+if __name__ == "__main__":
+    cli.run_app(server)
+"""
+
+_rooms = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def worker(
+    livekit_server: LiveKitServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GuardedWorker]:
+    script = tmp_path_factory.mktemp("worker") / "script.py"
+    script.write_text(SCRIPT)
+    with (
+        tempfile.TemporaryDirectory(prefix="lks-", dir="/tmp") as runtime,
+        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server) as worker,
+    ):
+        yield worker
+
+
+class Call:
+    """One room, its job, and the people in it."""
+
+    def __init__(
+        self, room: str, server: LiveKitServer, livekit: api.LiveKitAPI, daemon: StandInDaemon, log: Path
+    ) -> None:
+        self.room = room
+        self.livekit = livekit
+        self.daemon = daemon
+        self._server = server
+        self._log = log
+        self._rooms: list[rtc.Room] = []
+        self.job: Peer
+
+    async def begin(self) -> Call:
+        await dispatch(self.livekit, self.room, "mine")
+        self.job = await self.daemon.job()
+        return self
+
+    async def join(self, identity: str) -> rtc.Room:
+        grants = api.VideoGrants(room_join=True, room=self.room)
+        token = api.AccessToken(self._server.key, self._server.secret).with_identity(identity)
+        human = rtc.Room()
+        self._rooms.append(human)
+        await human.connect(self._server.url, token.with_grants(grants).to_jwt())
+        # LiveKit announces somebody who publishes nothing only seconds later.
+        voice = rtc.LocalAudioTrack.create_audio_track("voice", rtc.AudioSource(48_000, 1))
+        await human.local_participant.publish_track(voice)
+        return human
+
+    async def end(self) -> None:
+        for human in self._rooms:
+            await human.disconnect()
+        with contextlib.suppress(api.TwirpError):
+            await self.livekit.room.delete_room(api.DeleteRoomRequest(room=self.room))
+
+    def said(self, word: str) -> list[str]:
+        """What the script printed about this room, beginning with this word."""
+        start = f"<{self.room}> {word}"
+        lines = self._log.read_text(errors="replace").splitlines(keepends=True)
+        whole = [line.rstrip() for line in lines if line.startswith(start) and line.endswith("\n")]
+        return [line.removeprefix(f"<{self.room}> ") for line in whole]
+
+    async def says(self, word: str, count: int = 1, timeout: float = 10) -> list[str]:
+        async def look() -> list[str]:
+            return self.said(word)[count - 1 :] and self.said(word)
+
+        return await eventually(look, timeout)
+
+    async def reports(self, report: str, count: int = 1) -> None:
+        await self.daemon.until(lambda: self.job.heard("report", report=report)[count - 1 :])
+
+    async def humans(self, count: int) -> None:
+        await self.daemon.until(lambda: [m for m in self.job.said if m.get("humans") == count])
+
+    async def gone(self) -> None:
+        await self.daemon.until(lambda: self.job.heard("goodbye"))
+        assert await agents(self.livekit, self.room) == []
+
+
+MakeCall = Callable[..., "contextlib.AbstractAsyncContextManager[Call]"]
+
+
+@pytest.fixture
+def call(worker: GuardedWorker, livekit_server: LiveKitServer) -> MakeCall:
+    @contextlib.asynccontextmanager
+    async def make(kind: str = "session", *, grace: float) -> AsyncIterator[Call]:
+        room = f"{kind}-{next(_rooms)}"
+        async with StandInDaemon(worker.socket) as daemon, server_api(livekit_server) as livekit:
+            daemon.human_return_grace = grace
+            await daemon.registered()
+            call = await Call(room, livekit_server, livekit, daemon, worker.log).begin()
+            try:
+                yield call
+            finally:
+                await call.end()
+
+    return make
+
+
+async def test_who_returns_goes_on_with_the_same_session_under_any_name(call: MakeCall) -> None:
+    async with call(grace=30) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        await alice.local_participant.send_text("one", topic="lk.chat")
+        assert await session.says("HEARD") == ["HEARD alice ['one'] True True"]
+
+        for turn, name in enumerate(["alice", "bob"], start=1):
+            await alice.disconnect()
+            await session.reports("human_gone", turn)
+            alice = await session.join(name)
+            await session.reports("state_reset", turn)
+            await alice.local_participant.send_text("two", topic="lk.chat")
+            heard = await session.says("HEARD", 1 + turn)
+            assert heard[-1] == f"HEARD {name} ['two'] True True"
+            assert len(session.said("HOOK")) == turn
+
+        assert session.said("CLOSED") == []
+        assert [a.identity for a in await agents(session.livekit, session.room)] == [
+            session.job.hello["identity"]
+        ]
+        assert len(session.daemon.requests()) == 1
+        await alice.disconnect()
+
+
+async def test_after_the_grace_the_session_closes_once_with_the_usual_reason_and_the_job_ends(
+    call: MakeCall,
+) -> None:
+    async with call(grace=0.3) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        await alice.disconnect()
+        await session.gone()
+        assert await session.says("SHUTDOWN") == ["SHUTDOWN no human came back"]
+        assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
+
+
+async def test_a_script_without_a_session_ends_after_the_grace_too(call: MakeCall) -> None:
+    async with call("plain", grace=0.3) as plain:
+        alice = await plain.join("alice")
+        await plain.humans(1)
+        await alice.disconnect()
+        await plain.gone()
+        assert await plain.says("SHUTDOWN") == ["SHUTDOWN no human came back"]
+
+
+async def test_a_job_that_waits_for_its_first_human_goes_on_waiting(call: MakeCall) -> None:
+    async with call("plain", grace=0.2) as outbound:
+        await asyncio.sleep(1)
+        assert outbound.job.heard("goodbye") == []
+        callee = await outbound.join("callee")
+        await outbound.humans(1)
+        await callee.disconnect()
+        await outbound.gone()
+
+
+async def test_while_another_human_is_there_the_session_is_theirs(call: MakeCall) -> None:
+    async with call(grace=0.3) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        await alice.local_participant.send_text("one", topic="lk.chat")
+        await session.says("HEARD")
+        bob = await session.join("bob")
+        await session.humans(2)
+        await alice.disconnect()
+        await session.daemon.until(lambda: session.job.said[-1].get("humans") == 1 or None)
+        await bob.local_participant.send_text("two", topic="lk.chat")
+        assert (await session.says("HEARD", 2))[-1] == "HEARD bob ['one', 'two'] True True"
+        assert session.job.heard("report", report="human_gone") == []
+        await bob.disconnect()
+        await session.gone()
+        assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
+
+
+async def test_a_session_that_the_script_closed_is_no_agent_for_who_returns(call: MakeCall) -> None:
+    async with call("closing", grace=30) as closing:
+        alice = await closing.join("alice")
+        await closing.humans(1)
+        await alice.disconnect()
+        assert await closing.says("CLOSED") == ["CLOSED user_initiated"]
+        alice = await closing.join("alice")
+        assert await closing.says("SHUTDOWN") == ["SHUTDOWN the session is closed"]
+        await closing.daemon.until(lambda: closing.job.heard("goodbye"))
+        await alice.disconnect()
+
+
+async def test_a_deleted_room_closes_the_session_with_the_usual_reason(call: MakeCall) -> None:
+    async with call(grace=30) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        await session.livekit.room.delete_room(api.DeleteRoomRequest(room=session.room))
+        await session.says("SHUTDOWN")
+        assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
+        await session.daemon.until(lambda: session.job.heard("goodbye"))
+        await alice.disconnect()
+
+
+async def test_a_drained_job_ends_when_its_human_leaves(call: MakeCall) -> None:
+    async with call(grace=30) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        session.job.send(type="drain", timeout=60)
+        await alice.local_participant.send_text("still here", topic="lk.chat")
+        await session.says("HEARD")
+        await alice.disconnect()
+        await session.gone()
+        assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
