@@ -1,0 +1,20 @@
+"""The shipped voice agent with a load of nothing and one idle process: a busy machine must not matter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from livekit.agents import AgentServer
+
+sys.path.append(str(Path(__file__).resolve().parents[3] / "agent"))
+
+from voice import server as server
+
+
+def no_load(_server: AgentServer) -> float:
+    return 0.0
+
+
+server.load_fnc = no_load
+server.update_options(num_idle_processes=1)
