@@ -36,7 +36,7 @@ from agent_guard.transport import Connection
 
 ANSWER_TIMEOUT = 0.3
 OPEN_TIMEOUT = 0.3
-REGISTER_PATIENCE = 3.0
+REGISTER_PATIENCE = 1.0
 """A worker that LiveKit has not registered this long after its start says so."""
 
 
@@ -102,7 +102,8 @@ class WorkerGuard:
 
     @property
     def is_livekit_lost(self) -> bool:
-        return self._lost is not None
+        """Without a connection to LiveKit, which it has tried to get."""
+        return self._started and self._registered is None
 
     def server_started(self) -> None:
         """Its own start is over, which may take long and is no loss; from here on it tries to register."""
