@@ -25,6 +25,7 @@ from supervisor.events import (
     GuardReport,
     InternalError,
     LiveKitDown,
+    RestartReason,
     RoomStateChanged,
     WebhookOutcome,
     WebhookReceived,
@@ -201,7 +202,7 @@ def test_a_pseudonym_is_short_and_stable() -> None:
 def test_a_secret_is_never_shown_wherever_it_hides() -> None:
     events = [
         LiveKitDown(url=f"wss://user:{SECRET}@host", error=f"401 {SECRET}"),
-        WorkerExited(agent_id="a", pid=1, reason="exit", last_output=f"env: {SECRET}\n{SECRET}"),
+        WorkerExited(agent_id="a", pid=1, reason=RestartReason.EXIT, last_output=f"env: {SECRET}\n{SECRET}"),
         InternalError(where="x", error=SECRET, traceback=SECRET),
     ]
     stream = io.StringIO()
@@ -227,7 +228,9 @@ def test_control_characters_are_escaped(format: str) -> None:
     assert output.isprintable()
     output.encode()  # no lone surrogate
     many = "\n".join(
-        lines(WorkerExited(agent_id="a", pid=1, reason="exit", last_output=hostile), format=format)
+        lines(
+            WorkerExited(agent_id="a", pid=1, reason=RestartReason.EXIT, last_output=hostile), format=format
+        )
     )
     assert many.replace("\n", "").isprintable()
 

@@ -26,6 +26,7 @@ from supervisor.events import (
     ConflictResolved,
     Event,
     EventBus,
+    RestartReason,
     RoomStateChanged,
     StoreFailed,
     WorkerExited,
@@ -114,6 +115,8 @@ def file_size(path: Path) -> int:
 
 def row_count(path: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'history'").fetchall():
+            return 0  # begun at this very moment
         return int(connection.execute("SELECT count(*) FROM history").fetchone()[0])
 
 
@@ -249,7 +252,7 @@ async def test_history_holds_what_is_at_least_information(path: Path) -> None:
     async with opened(path) as (store, _):
         store.record(RoomStateChanged(room="r", old="healthy", new="conflict"))  # debug
         store.record(WorkerReady(agent_id="agent-a", pid=1, seconds=2.5))
-        store.record(WorkerExited(agent_id="agent-a", pid=1, reason="signal", signal="SIGKILL"))
+        store.record(WorkerExited(agent_id="agent-a", pid=1, reason=RestartReason.SIGNAL, signal="SIGKILL"))
         store.record(StoreFailed(operation="write", error="never stored: it would cause the next one"))
         rows = await store.recent(["worker_ready", "worker_exited", "room_state_changed", "store_failed"], 10)
     assert [name for _, name, _ in rows] == ["worker_ready", "worker_exited"]
@@ -268,7 +271,9 @@ async def test_text_of_any_kind_and_length(path: Path) -> None:
     hostile = "\x00\ud800'; DROP TABLE history; --\u202e"
     async with opened(path) as (store, failures):
         store.record(conflict(hostile))
-        store.record(WorkerExited(agent_id="a", pid=1, reason="exit", last_output="x" * 1_000_000))
+        store.record(
+            WorkerExited(agent_id="a", pid=1, reason=RestartReason.EXIT, last_output="x" * 1_000_000)
+        )
         assert [c["room"] for c in await store.conflicts()] == [hostile]
         assert await store.flush()
         assert failures.all == []
@@ -302,7 +307,9 @@ async def test_pruned_by_age(path: Path) -> None:
 async def test_pruned_by_size_and_given_back_to_the_disk(path: Path) -> None:
     async with opened(path, max_size=MIB) as (store, failures):
         for n in range(8_000):
-            store.record(WorkerExited(agent_id="agent-a", pid=n, reason="exit", last_output="x" * 400))
+            store.record(
+                WorkerExited(agent_id="agent-a", pid=n, reason=RestartReason.EXIT, last_output="x" * 400)
+            )
         store.save_claim(claim("kept"))
         assert await store.flush()
         assert file_size(path) > 3 * MIB
@@ -414,7 +421,9 @@ async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damag
 async def test_a_file_damaged_while_it_is_in_use(path: Path) -> None:
     async with opened(path) as (store, failures):
         for n in range(4_000):  # more than SQLite keeps in its cache
-            store.record(WorkerExited(agent_id="agent-a", pid=n, reason="exit", last_output="x" * 2_000))
+            store.record(
+                WorkerExited(agent_id="agent-a", pid=n, reason=RestartReason.EXIT, last_output="x" * 2_000)
+            )
         await store.prune()  # everything is in the file now, nothing in the log
         size = file_size(path)
         with path.open("r+b") as file:
@@ -484,7 +493,7 @@ import asyncio, json, resource, sys
 from pathlib import Path
 from supervisor.core.model import Claim, ClaimState
 from supervisor.core.ports import StoredClaim
-from supervisor.events import EventBus, StoreFailed, WorkerExited
+from supervisor.events import EventBus, RestartReason, StoreFailed, WorkerExited
 from supervisor.store.sqlite import SqliteStore
 
 async def main():
@@ -497,7 +506,7 @@ async def main():
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, hard))  # the kernel refuses to write more
     for n in range(1000):
-        store.record(WorkerExited(agent_id="a", pid=n, reason="exit", last_output="x" * 1000))
+        store.record(WorkerExited(agent_id="a", pid=n, reason=RestartReason.EXIT, last_output="x" * 1000))
     store.save_claim(StoredClaim(Claim("lobby", "a", "j", 5, ClaimState.LIVE, 0.0, "i", job_pid=1), 1.0))
     full = await store.flush()
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -1,0 +1,1 @@
+"""What others connect to: HTTP, the control socket, the guard socket."""
