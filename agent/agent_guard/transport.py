@@ -93,7 +93,11 @@ class Connection:
         if writer.transport.get_write_buffer_size() > MAX_BACKLOG:
             writer.transport.abort()
             return False
-        writer.write(encode(to_wire(message)))
+        try:
+            writer.write(encode(to_wire(message)))
+        except FramingError as error:
+            log.logger.error(log.NOT_SENT, extra={"type": message.type, "error": str(error)})
+            return False
         return True
 
     async def _keep(self) -> None:
@@ -115,6 +119,8 @@ class Connection:
             await self._read(reader)
         except (OSError, FramingError, MessageError) as error:
             log.logger.debug(log.DISCONNECTED, extra={"error": str(error)})
+        except Exception:  # a defect in what handles messages must not part us from the daemon for good
+            log.logger.exception(log.DISCONNECTED)
         finally:
             welcomed = self._end()
         return welcomed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import livekit.agents
 from livekit.agents import AgentServer
+from livekit.agents.job import RunningJobInfo
 
 from agent_guard import log
 from agent_guard.heartbeat import beat
@@ -138,9 +139,7 @@ class WorkerGuard:
 
     def has_job_for(self, room: str) -> bool:
         """A job of this worker for that room, connected to it or not."""
-        return room in self.rooms_in_hand.values() or any(
-            job.job.room.name == room for job in self._server.active_jobs
-        )
+        return room in self.rooms_in_hand.values() or any(job.job.room.name == room for job in self._jobs())
 
     # --- the daemon ---------------------------------------------------------------------------
 
@@ -184,10 +183,10 @@ class WorkerGuard:
                 answer.set_result(None)
 
     def _send_heartbeat(self, late: float) -> None:
-        self._connection.send(Heartbeat(jobs=self._job_count(), late=late))
+        self._connection.send(Heartbeat(jobs=len(self._jobs()), late=late))
 
-    def _job_count(self) -> int:
-        return len(self._server.active_jobs) if self._started else 0
+    def _jobs(self) -> list[RunningJobInfo]:
+        return self._server.active_jobs if self._started else []
 
 
 @dataclass(frozen=True)

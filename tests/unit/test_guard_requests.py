@@ -1,0 +1,161 @@
+"""The guard's decision on a job request, with LiveKit's own JobRequest and a daemon on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from livekit.agents import AgentServer, JobRequest
+from livekit.agents.job import JobAcceptArguments
+from livekit.protocol import agent, models
+
+from agent_guard.requests import GuardedRequests
+from agent_guard.settings import GuardSettings
+from agent_guard.worker import Options, WorkerGuard
+
+
+class Daemon:
+    """Answers every request with ``answer`` and remembers all that it was told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answer: dict[str, object] = {"outcome": "granted", "epoch": 1}
+        self.told: list[dict[str, object]] = []
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path)
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def hears(self, kind: str) -> dict[str, object]:
+        async with asyncio.timeout(5):
+            while not (found := [m for m in self.told if m["type"] == kind]):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        return found[0]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.write(b'{"type":"welcome","v":1,"instance":"welcomed"}\n')
+        while line := await reader.readline():
+            self.told.append(message := json.loads(line))
+            if message["type"] == "request":
+                answer = {"type": "answer", "id": message["id"], **self.answer}
+                writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+
+
+class Offer:
+    """A job that LiveKit offers, and what became of it."""
+
+    def __init__(self, failure: BaseException | None = None) -> None:
+        self.accepted: list[JobAcceptArguments] = []
+        self.rejected: list[bool] = []
+        self._failure = failure
+        job = agent.Job(id="AJ_1", dispatch_id="AD_1", room=models.Room(name="room", sid="RM_1"))
+        self.request = JobRequest(job=job, on_reject=self._reject, on_accept=self._accept)
+
+    async def _reject(self, terminate: bool) -> None:
+        self.rejected.append(terminate)
+
+    async def _accept(self, arguments: JobAcceptArguments) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self.accepted.append(arguments)
+
+
+@pytest.fixture
+async def daemon(runtime_dir: Path) -> AsyncIterator[Daemon]:
+    daemon = Daemon(runtime_dir / "guard.sock")
+    await daemon.start()
+    yield daemon
+    await daemon.stop()
+
+
+@pytest.fixture
+async def guard(daemon: Daemon) -> AsyncIterator[WorkerGuard]:
+    settings = GuardSettings(
+        agent_id="agent-1",
+        socket=str(daemon.path),
+        instance="",
+        agent_name=None,
+        dev=False,
+        human_return_grace=1,
+        heartbeat_interval=1,
+    )
+    guard = WorkerGuard(AgentServer(), settings, Options())
+    await guard.start()
+    yield guard
+    await guard.stop(livekit_lost=False, failure=None)
+
+
+async def test_granted_it_is_accepted_as_the_script_wished_with_our_attributes(
+    guard: WorkerGuard, daemon: Daemon
+) -> None:
+    async def on_request(request: JobRequest) -> None:
+        await request.accept(name="n", identity="own", metadata="m", attributes={"a": "b"})
+
+    offer = Offer()
+    await GuardedRequests(guard, on_request)(offer.request)
+    assert offer.accepted == [
+        JobAcceptArguments(
+            name="n",
+            identity="own",
+            metadata="m",
+            attributes={"a": "b", "supervisor.agent_id": "agent-1", "supervisor.instance": "welcomed"},
+        )
+    ]
+    asked = await daemon.hears("request")
+    assert {k: asked[k] for k in ("room", "room_sid", "job_id", "dispatch_id", "identity")} == {
+        "room": "room",
+        "room_sid": "RM_1",
+        "job_id": "AJ_1",
+        "dispatch_id": "AD_1",
+        "identity": "own",
+    }
+    assert guard.rooms_in_hand == {}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "terminate"), [("held", True), ("full", False), ("draining", False), ("error", False)]
+)
+async def test_not_granted_it_is_rejected_as_the_outcome_asks(
+    outcome: str, terminate: bool, guard: WorkerGuard, daemon: Daemon
+) -> None:
+    daemon.answer = {"outcome": outcome, "terminate": terminate}
+    offer = Offer()
+    await GuardedRequests(guard, None)(offer.request)
+    assert (offer.accepted, offer.rejected) == ([], [terminate])
+    assert guard.rooms_in_hand == {}
+
+
+async def test_a_grant_that_comes_to_nothing_is_given_back(guard: WorkerGuard, daemon: Daemon) -> None:
+    offer = Offer(failure=TimeoutError())
+    with pytest.raises(TimeoutError):
+        await GuardedRequests(guard, None)(offer.request)
+    abandoned = await daemon.hears("abandon")
+    assert (abandoned["job_id"], abandoned["reason"]) == ("AJ_1", "TimeoutError")
+    assert guard.rooms_in_hand == {}
+
+
+async def test_a_script_that_rejects_is_not_asked_about(guard: WorkerGuard, daemon: Daemon) -> None:
+    offer = Offer()
+    await GuardedRequests(guard, lambda request: request.reject(terminate=False))(offer.request)
+    assert offer.rejected == [False]
+    assert daemon.told == []
+
+
+async def test_without_a_daemon_a_second_job_for_the_room_is_none_of_ours(
+    guard: WorkerGuard, daemon: Daemon
+) -> None:
+    daemon.answer = {"outcome": "granted", "id": -1}
+    guard.rooms_in_hand["AJ_0"] = "room"
+    offer = Offer()
+    await GuardedRequests(guard, None)(offer.request)
+    assert (offer.accepted, offer.rejected) == ([], [False])
+    assert guard.rooms_in_hand == {"AJ_0": "room"}
