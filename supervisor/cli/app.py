@@ -30,9 +30,11 @@ app = typer.Typer(
     name="livekit-supervisor",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
+        "Begin with `livekit-supervisor run --dev` and, in another terminal, `livekit-supervisor demo`; "
+        "then `status --watch` shows what is going on.\n\n"
         "Exit codes: 0 fine; 1 something is wrong now; 2 bad usage or configuration; "
         "3 the daemon is not running; 4 another daemon holds the state."
     ),
@@ -117,7 +119,7 @@ def run(
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
 
     The first signal drains the agents and stops everything; a second one skips the drain. To leave the
-    workers running for the next daemon, use [bold]handoff[/bold] instead.
+    workers running for the next daemon, use **handoff** instead.
     """
     from supervisor.cli.settings import load_settings
     from supervisor.daemon import run as run_daemon
@@ -126,7 +128,10 @@ def run(
     raise typer.Exit(run_daemon(load_settings(file, os.environ), dev=dev, config_path=file.absolute()))
 
 
-@app.command(rich_help_panel=RUNNING)
+@app.command(
+    rich_help_panel=RUNNING,
+    epilog="Example: `livekit-supervisor check --online && systemctl reload livekit-supervisor`",
+)
 def check(
     context: typer.Context,
     online: Annotated[
@@ -155,7 +160,7 @@ def demo(
     agent: Annotated[
         str | None,
         typer.Argument(
-            metavar="[AGENT]", help="Which agent to try it on; the first that is ready, if left out."
+            metavar="AGENT", help="Which agent to try it on; the first that is ready, if left out."
         ),
     ] = None,
     json: Json = False,
@@ -182,7 +187,7 @@ def demo(
 # --- look ---------------------------------------------------------------------------------------------
 
 
-@app.command(rich_help_panel=LOOKING)
+@app.command(rich_help_panel=LOOKING, epilog="Example: `livekit-supervisor status --json | jq .problems`")
 def status(
     context: typer.Context,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="A live screen, until Ctrl-C.")] = False,
@@ -225,7 +230,7 @@ def rooms(context: typer.Context, json: Json = False, config: Config = None) -> 
     raise typer.Exit(ExitCode.WRONG if rooms_view.is_wrong(document) else ExitCode.FINE)
 
 
-@app.command(rich_help_panel=LOOKING)
+@app.command(rich_help_panel=LOOKING, epilog="Example: `livekit-supervisor conflicts --since 2h`")
 def conflicts(
     context: typer.Context,
     since: Annotated[
@@ -246,7 +251,7 @@ def conflicts(
         console().print(rooms_view.render_conflicts(document))
 
 
-@app.command(rich_help_panel=LOOKING)
+@app.command(rich_help_panel=LOOKING, epilog="Example: `livekit-supervisor logs -f Agent_66`")
 def logs(
     context: typer.Context,
     agent: AgentArgument,
@@ -281,7 +286,7 @@ def start(
     _carry_out(context, actions.start(), agent, no_wait)
 
 
-@app.command(rich_help_panel=ACTING)
+@app.command(rich_help_panel=ACTING, epilog="Example: `livekit-supervisor stop --drain Agent_66`")
 def stop(
     context: typer.Context,
     agent: AgentArgument,
@@ -289,13 +294,16 @@ def stop(
     no_wait: NoWait = False,
     config: Config = None,
 ) -> None:
-    """Stop an agent; it stays stopped, whatever becomes of the daemon, until [bold]start[/bold]."""
+    """Stop an agent; it stays stopped, whatever becomes of the daemon, until **start**."""
     from supervisor.cli import actions
 
     _carry_out(context, actions.stop(drain=drain), agent, no_wait)
 
 
-@app.command(rich_help_panel=ACTING)
+@app.command(
+    rich_help_panel=ACTING,
+    epilog="Example, after an agent's code has changed: `livekit-supervisor restart Agent_66`",
+)
 def restart(
     context: typer.Context,
     agent: AgentArgument,
@@ -346,7 +354,7 @@ def _carry_out(context: typer.Context, action: Action, agent: str, no_wait: bool
 
 def main() -> None:
     survive_any_text()
-    sys.exit(_guarded(app))
+    sys.exit(_guarded(lambda: app(prog_name="livekit-supervisor")))
 
 
 def _guarded(command: Callable[[], None]) -> int:

@@ -20,8 +20,8 @@ from supervisor.cli.demo_view import TICK, Result, Timeline
 from supervisor.cli.disturbances import Disturbance, Mischief
 from supervisor.cli.documents import VERSION, Agent
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.cli.hearing import PAUSE, Hearing
-from supervisor.cli.human import Access, Human, JoinFailed
+from supervisor.cli.hearing import Hearing
+from supervisor.cli.human import Access, Human, JoinFailed, What
 from supervisor.cli.rtc_connection import RtcMissing, require_rtc
 from supervisor.cli.screen import print_json
 from supervisor.cli.settings import load_settings
@@ -30,6 +30,11 @@ from supervisor.cli.text import plain
 FIRST_SOUND = 30.0
 HEALING = 45.0
 """Seconds after which a call counts as not healed."""
+
+INTERRUPTION = 0.4
+"""Seconds of silence that are more than a pause between words; those last a tenth of a second here."""
+
+_CUTS = frozenset({What.LEFT, What.RECONNECTING, What.LOST, What.AGENT_WENT})
 
 STEADY = 3.0
 """Seconds for which one agent must be heard, and nobody else there, to count as healed."""
@@ -119,24 +124,28 @@ async def _disturb(human: Human, disturbance: Disturbance, timeline: Timeline) -
     before = time.monotonic()
     start = await disturbance.make()
     healed = await human.wait_settled(HEALING, steady=STEADY)
+    cut = any(h.at >= before and h.what in _CUTS for h in human.history)
     result = Result(
         disturbance.name,
         disturbance.key,
         human.agents.most_present(before),
         human.agents.most_audible(before),
         human.agents.two_at_once(before),
-        audible_again(human.agents, start),
+        audible_again(human.agents, before, start, cut=cut),
         healed,
     )
     timeline.tell("healed" if healed else f"not healed within {HEALING:g} s")
     return result
 
 
-def audible_again(hearing: Hearing, start: float) -> float | None:
-    """From ``start`` until the longest silence after it was over; 0 when there were only pauses."""
-    silence = hearing.longest_silence(start)
-    if silence is None or silence.seconds <= PAUSE:
+def audible_again(hearing: Hearing, before: float, start: float, *, cut: bool) -> float | None:
+    """From ``start`` until the longest silence since ``before`` was over; 0 when there were only pauses.
+
+    ``cut``: the connection or the agent was gone for a while, so that no silence is a mere pause.
+    """
+    silence = hearing.longest_silence(before)
+    if silence is None or (silence.seconds <= INTERRUPTION and not cut):
         return 0.0
     if hearing.first_heard(silence.end - 0.001) is None:
         return None
-    return silence.end - start
+    return max(0.0, silence.end - start)

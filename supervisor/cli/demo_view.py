@@ -128,7 +128,7 @@ class Timeline:
         from rich.text import Text
 
         there, heard = len(human.agents.present()), len(human.agents.audible())
-        strip = Text("heard  ", QUIET)
+        strip = Text.assemble(("heard  ", QUIET))
         for audible in self._strip:
             strip.append_text(_mark(audible))
         where = "in the room" if human.connected else "away"

@@ -61,12 +61,19 @@ def _headline(status: Status, found: Sequence[Problem]) -> RenderableType:
     agents = status["agents"]
     if found and found[0]["severity"] != "info":
         return _notice(found[0], agents)
-    ready = sum(a["ready"] for a in agents)
-    healthy = status["rooms"].get("healthy", 0)
-    good = f"Nothing is wrong: {ready} of {count(len(agents), 'agent')} ready, " + (
-        f"{count(healthy, 'room')} with its agent" if healthy == 1 else f"{healthy} rooms with their agent"
-    )
+    good = f"Nothing is wrong: {_readiness(agents)}, {_healthy(status['rooms'].get('healthy', 0))}"
     return Group(_marked(GOOD, good, None), *(_notice(p, agents) for p in found[:1]))
+
+
+def _readiness(agents: Sequence[Agent]) -> str:
+    wanted = [a for a in agents if a["want"] != "stopped"]
+    stopped = len(agents) - len(wanted)
+    ready = f"{sum(a['ready'] for a in wanted)} of {count(len(wanted), 'agent')} ready"
+    return f"{ready}, {stopped} stopped on purpose" if stopped else ready
+
+
+def _healthy(rooms: int) -> str:
+    return "1 room with its agent" if rooms == 1 else f"{rooms or 'no'} rooms with their agent"
 
 
 def _notice(problem: Problem, agents: Sequence[Agent]) -> RenderableType:
@@ -121,10 +128,11 @@ def _agents(agents: Sequence[Agent], now: datetime) -> Table:
 def _reasons(agents: Sequence[Agent], found: Sequence[Problem]) -> list[RenderableType]:
     """Of those agents that no problem speaks for already."""
     spoken_for = {p["agent_id"] for p in found}
+    short = short_ids(a["id"] for a in agents)
     return [
-        _marked(QUIET, f"{_title(a)}: {plain(a['reason'])}", None)
+        _marked(QUIET, f"{_title(a, short[a['id']])}: {plain(a['reason'])}", None)
         for a in agents
-        if a["reason"] and a["id"] not in spoken_for
+        if a["reason"] and a["reason"] != a["state"] and a["id"] not in spoken_for
     ]
 
 

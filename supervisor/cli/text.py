@@ -74,9 +74,13 @@ def size(count: float | None) -> str:
 
 
 def local_time(text: str | None) -> str:
-    """An RFC 3339 time as people read it, in their own time zone."""
+    """An RFC 3339 time as people read it, in their own time zone; without the date if it is today's."""
     time = parse_time(text)
-    return "-" if time is None else time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if time is None:
+        return "-"
+    local = time.astimezone()
+    today = local.date() == datetime.now().astimezone().date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
 def count(number: int, noun: str) -> str:

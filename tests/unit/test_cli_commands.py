@@ -30,6 +30,8 @@ class Outcome:
 
 Run = Callable[..., Outcome]
 
+CHECKOUT = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def config(tmp_path: Path, runtime_dir: Path) -> Path:
@@ -98,6 +100,16 @@ def test_status_says_the_worst_thing_first(run: Run, daemon: Daemon) -> None:
     assert "! room lobby: conflict: two" in outcome.out
 
 
+def test_an_agent_stopped_on_purpose_is_not_wrong(run: Run, daemon: Daemon) -> None:
+    daemon.agent(NIGHT).update(want="stopped", state="stopped", ready=False, pid=None, reason="stopped")
+    daemon.agent(ECHO).update(reason="two spare jobs")
+    outcome = run("status")
+    assert outcome.code == 0
+    assert "2 of 2 agents ready, 1 stopped on purpose" in outcome.out.splitlines()[0]
+    assert "night-desk: stopped" not in outcome.out
+    assert "· Agent_66 agent-4dfca708: two spare jobs" in outcome.out
+
+
 def test_a_note_is_not_wrong(run: Run, daemon: Daemon) -> None:
     daemon.status["problems"] = [{**PROBLEM, "severity": "info", "message": "an upgrade is there"}]
     outcome = run("status")
@@ -142,7 +154,7 @@ def test_status_without_agents_and_rooms(run: Run, daemon: Daemon) -> None:
     daemon.status.update(agents=[], rooms={})
     outcome = run("status")
     assert outcome.code == 0
-    assert "0 of 0 agents ready" in outcome.out
+    assert "0 of 0 agents ready, no rooms" in outcome.out
 
 
 def test_status_json_is_the_document(run: Run, daemon: Daemon) -> None:
@@ -576,6 +588,7 @@ def test_status_starts_light(config: Path, daemon: Daemon) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", program],
+        cwd=CHECKOUT,
         env={"LIVEKIT_SUPERVISOR_CONFIG": str(config), "PATH": ""},
         capture_output=True,
         text=True,
@@ -590,6 +603,7 @@ def test_status_starts_light(config: Path, daemon: Daemon) -> None:
 def test_a_terminal_without_unicode(config: Path, daemon: Daemon) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "supervisor", "status"],
+        cwd=CHECKOUT,
         env={"LIVEKIT_SUPERVISOR_CONFIG": str(config), "PYTHONIOENCODING": "ascii", "PATH": ""},
         capture_output=True,
         timeout=60,

@@ -90,20 +90,35 @@ def test_an_agent_heard_throughout_was_not_interrupted(hearing: Hearing, clock: 
     for _ in range(5):
         play(hearing, clock, 0.3, "a")
         clock.now += 0.2
-    assert audible_again(hearing, 100.5) == 0.0
+    assert audible_again(hearing, 100.5, 100.5, cut=False) == 0.0
+
+
+def test_a_short_silence_counts_when_the_connection_was_cut(hearing: Hearing, clock: Clock) -> None:
+    play(hearing, clock, 1.0, "a")
+    clock.now += 0.3
+    play(hearing, clock, 1.0, "a")
+    assert audible_again(hearing, 100.9, 100.9, cut=True) == pytest.approx(0.4, abs=0.05)
+    assert audible_again(hearing, 100.9, 100.9, cut=False) == 0.0
 
 
 def test_the_silence_counts_from_the_disturbance(hearing: Hearing, clock: Clock) -> None:
     play(hearing, clock, 1.2, "a")
     clock.now += 2.0
     play(hearing, clock, 3.0, "b")
-    assert audible_again(hearing, 101.0) == pytest.approx(2.2, abs=0.05)
+    assert audible_again(hearing, 101.0, 101.0, cut=True) == pytest.approx(2.2, abs=0.05)
+
+
+def test_a_human_who_was_away_counts_from_coming_back(hearing: Hearing, clock: Clock) -> None:
+    play(hearing, clock, 1.0, "a")
+    clock.now += 1.6
+    play(hearing, clock, 1.0, "a")
+    assert audible_again(hearing, 101.0, 102.5, cut=True) == pytest.approx(0.1, abs=0.05)
 
 
 def test_an_agent_that_never_came_back(hearing: Hearing, clock: Clock) -> None:
     play(hearing, clock, 1.0, "a")
     clock.now += 30.0
-    assert audible_again(hearing, 100.5) is None
+    assert audible_again(hearing, 100.5, 100.5, cut=False) is None
 
 
 # --- what it says -------------------------------------------------------------------------------------
