@@ -47,7 +47,7 @@ def find_worker(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Found
     """
     held = lock.is_held(lock_path)
     found = find_recorded(spec, lock_path, pidfile_path)
-    return _find_by_lock(spec, lock_path) if found is None and held else found
+    return _find_by_lock(spec, lock_path, pidfile_path) if found is None and held else found
 
 
 def find_recorded(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Found | None:
@@ -84,15 +84,18 @@ def _writes_to(pid: int, log_path: str) -> bool:
         return False
 
 
-def _find_by_lock(spec: ProcessSpec, lock_path: Path) -> Found | None:
-    """The daemon was killed before it could write one."""
+def _find_by_lock(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Found | None:
+    """The daemon was killed before it could write a pidfile, or somebody has spoilt it."""
     table = read_table()
+    record = pidfile.read(pidfile_path, spec.id)
+    dead = record.launch if isinstance(record, pidfile.Record) else None
     candidates = [p for p in lock.holders(lock_path) if p in table and _was_forked_by_us(table[p], spec)]
     for pid in _topmost(candidates, table):
         process = Pidfd.open(table[pid].identity)
-        block = environment(pid) or b""
-        if process is not None and not process.has_exited():
-            return Found(process, Launch(variable(block, LAUNCH) or ""), has_pidfile=False)
+        launch = variable(environment(pid) or b"", LAUNCH) or ""
+        # Of a launch that the pidfile knows, the worker was another process, and this one is what it left.
+        if process is not None and launch != dead and not process.has_exited():
+            return Found(process, Launch(launch), has_pidfile=False)
     return None
 
 

@@ -12,20 +12,23 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from supervisor.process import lock
 from supervisor.process.files import FileRefused
 from supervisor.process.pidfd import Pidfd
-from supervisor.process.procfs import Identity, Marked, Stat, ancestors, environment, read_table
+from supervisor.process.procfs import Identity, Marked, Stat, ancestors, environment, pids, read_stat
 
 PATIENCE = 1.0
 """Seconds until a killed process that is still there counts as one that will not die."""
 
 _PAUSE = 0.002
 _LONGEST_PAUSE = 0.02
+_LISTINGS = 10
+_DOUBTS = 3
+"""Looks that found none, and could have missed one, until none counts as none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,50 +49,68 @@ class Prey:
     """Clock ticks: those that are marked started no earlier."""
     lock_path: Path | None = None
     """Who holds this lock is meant."""
-    unsure: frozenset[Identity] = frozenset()
-    """By the last look: those without any environment, as every process is while it executes a program."""
+    unsure: bool = False
+    """At the last look some process had no environment, as while it executes a program, or was just gone."""
     _known: dict[int, int] = field(default_factory=dict)
 
     def look(self) -> list[Stat]:
-        """Those that are alive now, eldest first: who is gone cannot start another."""
-        table = read_table()
+        """Those that are alive now, youngest first: an elder one is still there a moment later."""
+        table, found = self._read()
         spared = {1, os.getpid(), *ancestors(os.getpid(), table)}
-        found = {p for p in self._named(table) if p not in spared}
-        self._add_descendants(found, spared, table)
+        found -= spared
+        _add_descendants(found, spared, table)
         self._known.update({pid: table[pid].start_ticks for pid in found})
-        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: s.start_ticks)
+        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: -s.start_ticks)
 
-    def _named(self, table: Mapping[int, Stat]) -> set[int]:
-        identities = [*self.roots, *(Identity(p, t) for p, t in self._known.items())]
-        found = {i.pid for i in identities if i.pid in table and table[i.pid].identity == i}
-        if self.marked is not None:
-            found |= self._carrying(table, self.marked)
-        if self.lock_path is not None:
-            found |= {pid for pid in _holders(self.lock_path) if pid in table}
-        return found
-
-    def _carrying(self, table: Mapping[int, Stat], marked: Marked) -> set[int]:
-        found, unsure = set(), set()
-        for stat in table.values():
-            if stat.is_kernel_thread or stat.start_ticks < self.since or not stat.is_alive:
+    def _read(self) -> tuple[dict[int, Stat], set[int]]:
+        """All processes, and those of them that are meant themselves."""
+        table: dict[int, Stat] = {}
+        found: set[int] = set()
+        self.unsure = False
+        holders = _holders(self.lock_path) if self.lock_path is not None else ()
+        for pid in _all_pids():
+            stat = read_stat(pid)
+            if stat is None:
+                self.unsure = True
                 continue
-            block = environment(stat.pid)
-            if block == b"":
-                unsure.add(stat.identity)
-            elif block is not None and marked(block):
-                found.add(stat.pid)
-        self.unsure = frozenset(unsure)
-        return found
+            table[pid] = stat
+            # At once, not after the whole table: it may be gone in a millisecond, and its child look like it.
+            if pid in holders or self._is_named(stat) or self._carries(stat):
+                found.add(pid)
+        return table, found
 
-    def _add_descendants(self, found: set[int], spared: set[int], table: Mapping[int, Stat]) -> None:
-        children = defaultdict(list)
-        for stat in table.values():
-            children[stat.ppid].append(stat.pid)
-        unseen = list(found)
-        while unseen:
-            new = [pid for pid in children[unseen.pop()] if pid not in found and pid not in spared]
-            found.update(new)
-            unseen.extend(new)
+    def _is_named(self, stat: Stat) -> bool:
+        return self._known.get(stat.pid) == stat.start_ticks or stat.identity in self.roots
+
+    def _carries(self, stat: Stat) -> bool:
+        if self.marked is None or stat.is_kernel_thread or stat.start_ticks < self.since:
+            return False
+        block = environment(stat.pid) if stat.is_alive else b"-"
+        if block == b"" or (block is None and read_stat(stat.pid) is None):
+            self.unsure = True
+        return bool(block) and self.marked(block or b"")
+
+
+def _all_pids() -> Iterator[int]:
+    """Also of those that are born while one goes through the others."""
+    seen: set[int] = set()
+    for _ in range(_LISTINGS):
+        new = sorted(set(pids()) - seen)
+        if not new:
+            return
+        seen.update(new)
+        yield from new
+
+
+def _add_descendants(found: set[int], spared: set[int], table: Mapping[int, Stat]) -> None:
+    children = defaultdict(list)
+    for stat in table.values():
+        children[stat.ppid].append(stat.pid)
+    unseen = list(found)
+    while unseen:
+        new = [pid for pid in children[unseen.pop()] if pid not in found and pid not in spared]
+        found.update(new)
+        unseen.extend(new)
 
 
 def _holders(path: Path) -> tuple[int, ...]:
@@ -103,18 +124,17 @@ async def end(prey: Prey, patience: float = PATIENCE) -> Ended:
     """SIGKILL them, and whoever appears meanwhile, until there is none or ``patience`` is over."""
     deadline = time.monotonic() + patience
     killed: dict[int, None] = {}
-    looked_at: set[Identity] = set()
-    pause = _PAUSE
+    pause, doubts = _PAUSE, 0
     while True:
         alive = prey.look()
-        if not alive and prey.unsure <= looked_at:
+        doubts = doubts + 1 if prey.unsure and not alive else 0
+        if not alive and not 0 < doubts <= _DOUBTS:
             return Ended(tuple(killed), ())
         if alive and time.monotonic() >= deadline:
             return Ended(tuple(killed), tuple(stat.pid for stat in alive))
-        looked_at |= prey.unsure
         killed.update({stat.pid: None for stat in alive if kill(stat.identity)})
         await asyncio.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
+        pause = min(pause * 2, _LONGEST_PAUSE) if alive else _PAUSE
 
 
 def kill(identity: Identity) -> bool:

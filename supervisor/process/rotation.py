@@ -68,7 +68,7 @@ def _rotate(path: Path, descriptor: int, max_size: int, keep: int) -> Rotation:
         start, size = logfile.live_start(descriptor), os.fstat(descriptor).st_size
         if size - start <= max_size:
             return Rotation(cut, skipped)
-        end = _last_line_end(descriptor, start, start + max_size)
+        end = _end_of_piece(descriptor, start, start + max_size)
         if size - end > max_size * keep:
             lossless = _drop(descriptor, end)
             skipped += end - start
@@ -80,8 +80,14 @@ def _rotate(path: Path, descriptor: int, max_size: int, keep: int) -> Rotation:
             return Rotation(cut, skipped, lossless=False)
 
 
-def _last_line_end(descriptor: int, start: int, end: int) -> int:
-    """The end of the last whole line up to ``end``; ``end`` itself in the middle of an endless one."""
+def _end_of_piece(descriptor: int, start: int, end: int) -> int:
+    """The end of the last whole line up to ``end``; ``end`` itself in the middle of an endless one.
+
+    Or where a hole begins, which a writer that does not append has left: it must fill no piece.
+    """
+    hole = os.lseek(descriptor, start, os.SEEK_HOLE)
+    if hole <= end and hole < os.fstat(descriptor).st_size:
+        return hole
     upper = end
     while upper > start:
         lower = max(start, upper - _BACK)

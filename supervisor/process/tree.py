@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from supervisor.process.procfs import PAGE_SIZE, TICKS_PER_SECOND, Identity, Stat, read_bytes, read_table
+from supervisor.process.procfs import PAGE_SIZE, TICKS_PER_SECOND, Stat, read_bytes, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +79,3 @@ def _proportional(pid: int) -> int:
 def _resident_and_shared(pid: int) -> tuple[int, int] | None:
     fields = (read_bytes(f"/proc/{pid}/statm") or b"").split()
     return (int(fields[1]) * PAGE_SIZE, int(fields[2]) * PAGE_SIZE) if len(fields) > 2 else None
-
-
-class CpuMeter:
-    """CPU seconds per agent as a count that never falls, whatever processes come and go."""
-
-    def __init__(self) -> None:
-        self._total: defaultdict[str, float] = defaultdict(float)
-        self._last: dict[str, tuple[Identity, float]] = {}
-
-    def add(self, agent_id: str, root: Identity, cpu_seconds: float) -> float:
-        """Take a new reading of the agent's tree; the total so far."""
-        before, seen = self._last.get(agent_id, (root, 0.0))
-        since = seen if before == root else 0.0
-        self._total[agent_id] += max(0.0, cpu_seconds - since)
-        self._last[agent_id] = (root, cpu_seconds)
-        return self._total[agent_id]
