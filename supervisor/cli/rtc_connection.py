@@ -20,6 +20,8 @@ _ATTEMPT = 5.0
 
 _LEAVING = 5.0
 
+_UNWANTED = frozenset({"DUPLICATE_IDENTITY", "PARTICIPANT_REMOVED", "ROOM_DELETED", "USER_REJECTED"})
+
 
 class RtcMissing(Exception):
     """The RTC client is not installed in this environment."""
@@ -62,16 +64,16 @@ class Connection:
         self._room.on("reconnecting", self._reconnecting)
         self._room.on("reconnected", self._reconnected)
         self._room.on("disconnected", self._disconnected)
-        options = rtc.RoomOptions(connect_timeout=min(timeout, _ATTEMPT))
+        options = rtc.RoomOptions(connect_timeout=_ATTEMPT)
         connecting = asyncio.create_task(self._room.connect(url, token, options))
-        # Cancelling would leave the native client connecting, and a participant that nobody owns.
         try:
+            # Cancelling it would leave the native client connecting, and a participant that nobody owns.
             done, _ = await asyncio.wait([connecting], timeout=timeout)
         except asyncio.CancelledError:
-            connecting.add_done_callback(self._leave_late)
+            self._give_up(connecting)
             raise
         if not done:
-            connecting.add_done_callback(self._leave_late)
+            self._give_up(connecting)
             raise JoinFailed(f"{url}: no connection within {timeout:g} s")
         try:
             connecting.result()
@@ -102,10 +104,15 @@ class Connection:
         leaving = asyncio.ensure_future(self._room.disconnect())
         await asyncio.wait([leaving], timeout=_LEAVING)
 
-    def _leave_late(self, connecting: asyncio.Task[None]) -> None:
+    def _give_up(self, connecting: asyncio.Task[None]) -> None:
+        self._closing = True
+        given_up.add(task := asyncio.create_task(self._leave_once_connected(connecting)))
+        task.add_done_callback(given_up.discard)
+
+    async def _leave_once_connected(self, connecting: asyncio.Task[None]) -> None:
+        await asyncio.wait([connecting])
         if not connecting.cancelled() and connecting.exception() is None:
-            _leaving_late.add(task := asyncio.create_task(self._leave()))
-            task.add_done_callback(_leaving_late.discard)
+            await self.close()
 
     def _reconnecting(self) -> None:
         self.whole = False
@@ -125,10 +132,8 @@ class Connection:
         self._owner.lost(self, name.lower(), final=name in _UNWANTED)
 
 
-_UNWANTED = frozenset({"DUPLICATE_IDENTITY", "PARTICIPANT_REMOVED", "ROOM_DELETED", "USER_REJECTED"})
-
-_leaving_late: set[asyncio.Task[None]] = set()
-"""Kept, since the loop itself holds its tasks only weakly."""
+given_up: set[asyncio.Task[None]] = set()
+"""Connections that nobody waits for any more, until they have ended."""
 
 
 def require_rtc() -> None:

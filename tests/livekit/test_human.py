@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from supervisor.cli import rtc_connection
 from supervisor.cli.human import Access, Human, JoinFailed, Rejoin, What
 from tests.livekit.conftest import MakeServer
 from tests.livekit.server import LiveKitServer
@@ -155,9 +156,10 @@ async def test_a_refusal_is_told(livekit_server: LiveKitServer, room: str) -> No
 
 async def test_giving_up_leaves_nobody_behind(livekit_server: LiveKitServer, room: str, human: Human) -> None:
     """The connection was under way, so it comes to be; then it is ended."""
-    start = time.monotonic()
     hasty = Human(access(livekit_server), room, "hasty")
     with pytest.raises(JoinFailed, match="within"):
         await hasty.join(timeout=0.001)
-    assert await human.wait_until(lambda: human.others.most_present(start) == 1, BUSY)
+    assert rtc_connection.given_up
+    assert await human.wait_until(lambda: not rtc_connection.given_up, BUSY)
     assert await human.wait_until(lambda: human.others.present() == (), BUSY)
+    assert not hasty.connected
