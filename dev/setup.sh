@@ -38,12 +38,40 @@ say "1/3 creating .venv with Python $version"
 rm -rf .venv
 "$python" -m venv .venv
 
-say "2/3 installing $(grep -c '==' requirements/dev.txt) locked packages, about 150 MB to download the first time"
+log=.venv/setup.log
 pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input)
-"${pip[@]}" install --require-hashes --only-binary :all: -r requirements/dev.txt
+
+# Counts the packages that pip names: in place on a terminal, else a line now and then.
+count() {
+    if [ -t 2 ]; then end='\r'; else end='\n'; fi
+    awk -v total="$1" -v end="$end" '
+        { print >> "'"$log"'" }
+        /^Collecting / { n++; if (end == "\r" || n % 20 == 0)
+            printf "setup:     %d of about %d: %-44s" end, n, total, $2 > "/dev/stderr" }
+        /^Installing / { printf "setup:     unpacking %-50s\n", "" > "/dev/stderr" }'
+}
+
+try() {
+    "$@" && return
+    say "that failed; the end of $log:"
+    tail -n 25 "$log" >&2
+    return 1
+}
+
+install_locked() {
+    "${pip[@]}" install --require-hashes --no-deps --only-binary :all: -r requirements/dev.txt 2>&1 |
+        count "$(grep -c '==' requirements/dev.txt)"
+}
+
+install_project() {
+    "${pip[@]}" install --no-deps --no-build-isolation --editable . >>"$log" 2>&1
+}
+
+say "2/3 installing the locked packages, about 150 MB to download the first time"
+try install_locked
 
 say "3/3 installing livekit-supervisor itself, editable"
-"${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .
+try install_project
 
 printf "%s\n" "$key" >"$stamp"
 say "done"
