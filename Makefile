@@ -39,7 +39,7 @@ lint: setup  ## lint, types and layers
 	@PYTHONPATH=agent $(BIN)/lint-imports --no-logo
 
 soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
-	@SUPERVISOR_SOAK=1 $(PYTEST) tests/soak
+	@SUPERVISOR_SOAK=1 $(PYTEST) -m soak --durations=0 -v
 
 bench: setup server  ## measure: claims, rooms, recovery
 	@$(BIN)/python -m tests.bench

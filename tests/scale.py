@@ -1,4 +1,4 @@
-"""How often a scenario is played: once or at a small size in ``make test``, as often as asked in ``make soak``.
+"""How often a scenario is played: once or at a small size in ``make test``, as asked for in ``make soak``.
 
 ``make soak`` sets ``SUPERVISOR_SOAK=1`` and runs what is marked ``soak``; the scenarios are the same.
 """

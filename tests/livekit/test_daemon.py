@@ -201,7 +201,9 @@ async def test_ctrl_c_in_development_ends_all_of_it_within_10_seconds(
     subject = development.subject
     daemon = development.start()
     await subject.until(lambda s: s["livekit"]["up"] and all(a["ready"] for a in s["agents"]), 60)
-    assert (await subject.status() or {})["daemon"]["mode"] == "development"  # type: ignore[typeddict-item]
+    status = await subject.status()
+    assert status is not None
+    assert status["daemon"]["mode"] == "development"
     started = asyncio.get_running_loop().time()
     daemon.send_signal(signal.SIGINT)
     code = await asyncio.to_thread(daemon.wait, 20)
