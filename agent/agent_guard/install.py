@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import livekit.agents
 from livekit.agents import AgentServer, AgentSession, CloseReason, JobContext, JobExecutorType, JobRequest
 
 from agent_guard.job import GuardedEntrypoint
@@ -20,7 +21,8 @@ from agent_guard.requests import GuardedRequests
 from agent_guard.settings import GuardError, GuardSettings
 from agent_guard.worker import Options, WorkerGuard
 
-OLDEST_SUPPORTED = "1.3.1"
+OLDEST_SUPPORTED = "1.3.8"
+"""The first whose ``JobRequest.reject()`` can say that a job is over, and not to be offered elsewhere."""
 
 _NEEDED: dict[type, tuple[str, ...]] = {
     AgentServer: ("run", "rtc_session", "update_options", "active_jobs", "worker_info", "_run_ws", "on"),
@@ -50,6 +52,7 @@ _NEEDED_PARAMETERS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (AgentServer.rtc_session, ("func", "agent_name", "on_request")),
     (AgentServer.update_options, ("load_threshold", "num_idle_processes")),
     (AgentSession._close_soon, ("reason",)),
+    (AgentSession.interrupt, ("force",)),
     (JobRequest.accept, ("identity", "attributes")),
     (JobRequest.reject, ("terminate",)),
 )
@@ -87,7 +90,10 @@ def missing() -> list[str]:
 def install(settings: GuardSettings) -> Outcome:
     lacking = missing()
     if lacking:
-        raise GuardError(f"this livekit-agents has no {', '.join(lacking)}")
+        raise GuardError(
+            f"livekit-agents {livekit.agents.__version__} has no {', '.join(lacking)}; "
+            f"{OLDEST_SUPPORTED} is the oldest that can be guarded"
+        )
     if settings.agent_name is not None:
         _force_name(settings.agent_name)
     outcome = Outcome()

@@ -32,6 +32,10 @@ EXIT_WORKER_FAILED = 70
 EXIT_UNGUARDED = 78
 """The guard or the script could not start; the reason is on standard error."""
 
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Set by the daemon, so that no file in the working directory stands in for a module that we import;
+it is not meant for the script and the programs that it starts."""
+
 _PREFERRED = ("app", "server", "agent")
 
 
@@ -41,6 +45,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
     if not arguments:
         print("usage: python -m agent_guard [--] SCRIPT [ARGS...]", file=sys.stderr)
         return EXIT_USAGE
+    environ.pop(SAFE_PATH, None)
     try:
         lock.hold(environ)
         settings = GuardSettings.from_environ(environ)

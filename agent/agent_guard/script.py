@@ -23,13 +23,10 @@ def run_as_main(path: Path, arguments: list[str]) -> types.ModuleType:
     if not path.is_file():
         raise GuardError(f"there is no script {path}")
     sys.argv = [str(path), *arguments]
-    package = _package_root(path)
-    spec = _in_package(path, package) if package is not None else None
-    if spec is None:
-        sys.path[0:0] = [str(path.parent)]
-        code = _compile(path)
-    else:
-        code = _code_of(spec)
+    root = _package_root(path)
+    _set_import_path(path.parent if root is None else root, path.parent)
+    spec = None if root is None else _in_package(path, root)
+    code = _compile(path) if spec is None else _code_of(spec)
     module = _main_module(path, spec)
     # The launcher's own module must not lose its globals while its code is still running.
     module.__dict__["__agent_guard_main__"] = sys.modules["__main__"]
@@ -45,20 +42,25 @@ def _package_root(path: Path) -> Path | None:
         return None
     while (folder / "__init__.py").is_file() and folder != folder.parent:
         folder = folder.parent
-    return folder
+    # A folder with a dot in its name, as of a version, cannot be part of a module's name.
+    return None if any("." in part for part in path.relative_to(folder).with_suffix("").parts) else folder
 
 
-def _in_package(path: Path, root: Path) -> ModuleSpec | None:
-    """The script as a module of its package; None if it cannot be imported by that name."""
-    parts = path.relative_to(root).with_suffix("").parts
-    if any("." in part for part in parts):
-        return None
-    sys.path[0:0] = [str(root)]
-    # As a last choice, so that no file of the package hides another module.
-    sys.path.append(str(path.parent))
-    spec = importlib.util.find_spec(".".join(parts))
+def _set_import_path(first: Path, script: Path) -> None:
+    """As for ``python SCRIPT``; as a last choice, so that they hide nothing, also the places that
+    ``python -m livekit.agents start SCRIPT`` would look at."""
+    if not getattr(sys.flags, "safe_path", False) and sys.path[:1] in ([""], [os.getcwd()]):
+        del sys.path[0]
+    sys.path[0:0] = [str(first)]
+    sys.path += [str(script), os.getcwd()]
+
+
+def _in_package(path: Path, root: Path) -> ModuleSpec:
+    """The script as a module of its package."""
+    name = ".".join(path.relative_to(root).with_suffix("").parts)
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None or not os.path.samefile(spec.origin, path):
-        raise GuardError(f"{'.'.join(parts)} is not {path} but {spec.origin if spec else 'nothing'}")
+        raise GuardError(f"{name} is not {path} but {spec.origin if spec else 'nothing'}")
     return spec
 
 

@@ -131,8 +131,7 @@ def _patch() -> None:
 
     @functools.wraps(start)
     async def guarded_start(self: AgentSession[Any], agent: Agent, *args: Any, **kwargs: Any) -> Any:
-        context = get_job_context(required=False)
-        sessions = _jobs.get(context.room) if context is not None else None
+        sessions = _sessions_of_this_job()
         if sessions is not None:
             sessions.started(self, agent)
         return await start(self, agent, *args, **kwargs)
@@ -150,6 +149,13 @@ def _patch() -> None:
 
     setattr(AgentSession, "start", guarded_start)  # noqa: B010 - a method is replaced
     setattr(AgentSession, "_close_soon", guarded_close_soon)  # noqa: B010
+
+
+def _sessions_of_this_job() -> Sessions | None:
+    try:
+        return _jobs.get(get_job_context().room)
+    except RuntimeError:
+        return None
 
 
 def _sessions_of(session: AgentSession[Any]) -> Sessions | None:

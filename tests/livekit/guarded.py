@@ -172,6 +172,7 @@ class GuardedWorker:
         arguments: tuple[str, ...] = ("start",),
         environ: Mapping[str, str] | None = None,
         keep_fd: int | None = None,
+        python: str = sys.executable,
     ) -> None:
         self.socket = socket
         self.log = script.parent / f"{script.stem}.{time.monotonic_ns()}.log"
@@ -179,6 +180,7 @@ class GuardedWorker:
         self._environ = {
             **os.environ,
             "PYTHONPATH": str(AGENT),
+            "PYTHONSAFEPATH": "1",
             "PYTHONUNBUFFERED": "1",
             "LIVEKIT_SUPERVISOR_AGENT_ID": AGENT_ID,
             "LIVEKIT_SUPERVISOR_STATE": str(script.parent),
@@ -197,7 +199,7 @@ class GuardedWorker:
             self._environ["LIVEKIT_SUPERVISOR_LOCK_FD"] = str(keep_fd)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent_guard", str(script), *arguments],
+                [python, "-m", "agent_guard", str(script), *arguments],
                 cwd=script.parent,
                 env=self._environ,
                 stdin=subprocess.DEVNULL,

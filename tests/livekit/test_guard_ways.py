@@ -111,6 +111,7 @@ PACKAGE = Way(
         "company/shared.py": "WORD = 'from the outer package'",
         "company/bots/__init__.py": "",
         "company/bots/words.py": "WORD = 'from the package'",
+        "company/bots/types.py": "raise ImportError('a file of the package hides a module of Python')",
         "company/bots/main.py": """
 from livekit.agents import AgentServer, JobContext, cli
 from .words import WORD

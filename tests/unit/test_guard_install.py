@@ -40,6 +40,12 @@ def test_a_renamed_method_keeps_the_worker_from_starting(
     assert AgentServer.run is before
 
 
+def test_the_reason_names_the_oldest_version_that_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "missing", lambda: ["JobRequest.reject(terminate=)"])
+    with pytest.raises(GuardError, match=r"has no JobRequest.reject\(terminate=\); 1\.3\.8 is the oldest"):
+        install.install(SETTINGS)
+
+
 def test_a_renamed_parameter_keeps_the_worker_from_starting(monkeypatch: pytest.MonkeyPatch) -> None:
     def renamed(self: AgentServer, function: object = None, *, name: str = "") -> None: ...
 
