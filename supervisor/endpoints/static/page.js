@@ -47,8 +47,9 @@ function keep(parent, items, keyOf, make) {
     if (node && node.dataset.shape !== shape) {
       const next = make(item);
       node.replaceChildren(...next.childNodes);
-      for (const name of ["className", "title"]) node[name] = next[name];
-      if (next.dataset.tone) node.dataset.tone = next.dataset.tone;
+      for (const { name } of [...node.attributes]) if (!next.hasAttribute(name)) node.removeAttribute(name);
+      for (const { name, value } of next.attributes) node.setAttribute(name, value);
+      node.dataset.key = key;
     } else if (!node) {
       node = make(item);
       node.dataset.key = key;
