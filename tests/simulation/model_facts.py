@@ -33,7 +33,12 @@ WEBHOOK_SECONDS: Bounds = (0.002, 0.006)
 WEBHOOK_MAX_AGE = 30.0
 
 # --- dispatches and jobs ---
-LAUNCH_SECONDS: Bounds = (0.001, 0.005)
+LAUNCH_SECONDS: Bounds = (0.2, 0.22)
+"""From a dispatch until a worker is asked."""
+JOBS_LISTED_AFTER = 5.0
+"""The server asks its nodes which agents there are, for 5 s; a dispatch lists its jobs only after that."""
+AGENTS_KNOWN_FOR = 60.0
+"""Then it asks again; and whenever a worker has registered."""
 JOB_REQUEST_TIMEOUT = 3.0
 """For all workers of the name together; then the dispatch is lost."""
 ANSWER_SECONDS: Bounds = (0.005, 0.05)

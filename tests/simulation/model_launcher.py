@@ -21,12 +21,25 @@ class Launcher:
 
     def __init__(self, rng: random.Random) -> None:
         self.workers: list[WorkerEnd] = []
+        self._loop = asyncio.get_running_loop()
+        self._agents_known_since: float | None = None
         self._rng = rng
         self._pending: set[asyncio.TimerHandle] = set()
 
+    def register(self, worker: WorkerEnd) -> None:
+        self.workers.append(worker)
+        self._agents_known_since = None
+
+    def unregister(self, worker: WorkerEnd) -> None:
+        if worker in self.workers:
+            self.workers.remove(worker)
+
     def launch(self, dispatch: ModelDispatch, offer: Offer, put_out: PutOut) -> None:
-        deadline = asyncio.get_running_loop().time() + facts.JOB_REQUEST_TIMEOUT
-        launch = _Launch(self, dispatch, offer, put_out, deadline)
+        now = self._loop.time()
+        if self._agents_known_since is None or now > self._agents_known_since + facts.AGENTS_KNOWN_FOR:
+            self._agents_known_since = now
+        dispatch.listed_from = self._agents_known_since + facts.JOBS_LISTED_AFTER
+        launch = _Launch(self, dispatch, offer, put_out, now + facts.JOB_REQUEST_TIMEOUT)
         self.later(self._rng.uniform(*facts.LAUNCH_SECONDS), launch.ask)
 
     def choose(self, name: str, asked: list[WorkerEnd]) -> WorkerEnd | None:
@@ -44,12 +57,14 @@ class Launcher:
                 put_out(dispatch.room, job_id)
                 worker.terminate(job_id)
 
-        self.later(self._rng.uniform(*facts.DELETE_DISPATCH_SECONDS), end)
+        unlisted = max(0.0, dispatch.listed_from - self._loop.time())
+        self.later(unlisted + self._rng.uniform(*facts.DELETE_DISPATCH_SECONDS), end)
 
     def crash(self) -> None:
         for timer in self._pending:
             timer.cancel()
         self._pending.clear()
+        self._agents_known_since = None
         workers, self.workers = self.workers, []
         for worker in workers:
             worker.server_gone()
@@ -59,7 +74,7 @@ class Launcher:
             self._pending.discard(handle)
             do()
 
-        handle = asyncio.get_running_loop().call_later(seconds, run)
+        handle = self._loop.call_later(seconds, run)
         self._pending.add(handle)
         return handle
 

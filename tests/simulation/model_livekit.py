@@ -40,6 +40,8 @@ class Removal:
     was_audible: bool
     others_audible: tuple[str, ...]
     humans: int
+    others_listed: int = 0
+    """Agents beside it, ghosts and silent ones included: all that anybody can know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class ModelLiveKit:
 
     async def list_dispatches(self, room: str) -> tuple[Dispatch, ...] | Unknown:
         def read(found: ModelRoom) -> tuple[Dispatch, ...]:
-            return tuple(dispatch.read() for dispatch in found.dispatches.values())
+            return tuple(dispatch.read(self._loop.time()) for dispatch in found.dispatches.values())
 
         answer = await self._call_in_room("list_dispatches", room, read)
         return _none_or_unknown(answer) if isinstance(answer, Failed) else answer
@@ -109,7 +111,8 @@ class ModelLiveKit:
         made: list[Dispatch] = []
 
         def create() -> Dispatch:
-            made.append(self._server.create_dispatch(room, agent_name, metadata).read())
+            dispatch = self._server.create_dispatch(room, agent_name, metadata)
+            made.append(dispatch.read(self._loop.time()))
             return made[0]
 
         answer = await self._call("create_dispatch", room, create)
@@ -158,6 +161,7 @@ class ModelLiveKit:
                 identity in audible,
                 others,
                 room.humans(),
+                sum(p.is_agent and p.identity != identity for p in room.participants()),
             )
         )
         return self._server.remove(room_name, identity)

@@ -98,8 +98,9 @@ class ModelDispatch:
     state: DispatchState = DispatchState.LAUNCHING
     job_ids: list[str] = field(default_factory=list)
     worker: WorkerEnd | None = None
+    listed_from: float = 0.0
+    """When its jobs, which are there at once, are listed."""
 
-    def read(self) -> Dispatch:
-        return Dispatch(
-            self.id, self.agent_name, self.room, tuple(self.job_ids), self.metadata, self.created_at_ms
-        )
+    def read(self, now: float) -> Dispatch:
+        job_ids = tuple(self.job_ids) if now >= self.listed_from else ()
+        return Dispatch(self.id, self.agent_name, self.room, job_ids, self.metadata, self.created_at_ms)

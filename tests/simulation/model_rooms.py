@@ -183,12 +183,11 @@ class ModelServer:
 
     def register(self, worker: WorkerEnd) -> bool:
         if self.up:
-            self._launcher.workers.append(worker)
+            self._launcher.register(worker)
         return self.up
 
     def unregister(self, worker: WorkerEnd) -> None:
-        if worker in self._launcher.workers:
-            self._launcher.workers.remove(worker)
+        self._launcher.unregister(worker)
 
     # --- rooms ---
 

@@ -46,7 +46,7 @@ class Guard(Protocol):
 
 
 class DaemonAway:
-    """A :class:`Guard` while there is no daemon: it looks at the room itself, and otherwise talks to nobody."""
+    """A :class:`Guard` while there is no daemon: it looks at the room itself, and talks to nobody."""
 
     def __init__(self, server: ModelServer) -> None:
         self._server = server

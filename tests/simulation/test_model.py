@@ -443,7 +443,7 @@ def test_outstanding_dispatches_are_those_that_may_still_bring_somebody() -> Non
         world.worker("agent-1", "A")
         await asyncio.sleep(1)
         world.human("room", "ann", agents=("A", "B"))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
         assert [d.agent_name for d in world.outstanding("room")] == ["A"], "nobody will ever come for B"
         await asyncio.sleep(1)
         assert world.outstanding("room") == ()
