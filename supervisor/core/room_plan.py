@@ -34,6 +34,8 @@ from supervisor.core.model import (
 
 SECOND_LOOK = 0.3
 """Seconds between the two looks at an extra agent that no claim decides about."""
+TRACK_SECONDS = 2.0
+"""Seconds that the agent that stays may take to publish a track, while the other already speaks."""
 SETTLE = 0.5
 """Seconds that a worker has been ready, after which an older dispatch without a job is known to be lost."""
 DEAD_REMEMBERED = 60.0
@@ -310,14 +312,25 @@ def _plan_ghosts(look: _Look) -> tuple[tuple[Action, ...], tuple[Conflict, ...]]
     kind = ConflictKind.GHOST_AGENT
     removals = tuple(RemoveParticipant(p.identity, kind, dead.agent_id) for p, dead in look.ghosts)
     conflicts = tuple(Conflict(kind, p.identity, dead.agent_id) for p, dead in look.ghosts)
-    dead_jobs = {d.job_id: d for d in look.memory.dead}
     holder = look.facts.claim.dispatch_id if look.facts.claim is not None else ""
     deletions = tuple(
-        DeleteDispatch(d.id, kind, dead_jobs[d.job_ids[-1]].agent_id)
+        DeleteDispatch(d.id, kind, dead.agent_id)
         for d in look.dispatches
-        if d.job_ids and d.id != holder and all(job in dead_jobs for job in d.job_ids)
+        if d.id != holder and (dead := _dead_of(look, d)) is not None
     )
     return (*removals, *deletions), conflicts
+
+
+def _dead_of(look: _Look, dispatch: Dispatch) -> DeadJob | None:
+    """The dead job that this dispatch was for; nothing more will come of it.
+
+    A job is listed with its dispatch only 5 s after it was launched, so what the job itself told counts, too.
+    """
+    told = next((d for d in look.memory.dead if d.dispatch_id == dispatch.id), None)
+    if told is not None or not dispatch.job_ids:
+        return told
+    by_job = {d.job_id: d for d in look.memory.dead}
+    return by_job[dispatch.job_ids[-1]] if all(job in by_job for job in dispatch.job_ids) else None
 
 
 def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
@@ -343,7 +356,10 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
         if agent_id:
             conflicts.append(Conflict(kind, loser.identity, agent_id))
         first_seen = look.memory.suspects.get(loser.identity, now)
-        if decided or now >= first_seen + SECOND_LOOK:
+        wait = 0.0 if decided else SECOND_LOOK
+        if loser.has_track and not stays.has_track:
+            wait = TRACK_SECONDS
+        if now >= first_seen + wait:
             actions.append(RemoveParticipant(loser.identity, kind, agent_id))
             actions.extend(
                 DeleteDispatch(d.id, kind, agent_id)
@@ -352,7 +368,7 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
             )
         else:
             suspects[loser.identity] = first_seen
-            looks.append(first_seen + SECOND_LOOK)
+            looks.append(first_seen + wait)
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
 
 

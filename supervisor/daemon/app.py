@@ -27,6 +27,7 @@ from supervisor.daemon.gauges import Gauges
 from supervisor.daemon.rogues import RogueHunt
 from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
 from supervisor.daemon.wishes import StopWishes
+from supervisor.endpoints import timeline
 from supervisor.endpoints.control import ControlServer
 from supervisor.endpoints.feed import Feed
 from supervisor.endpoints.guard import GuardServer
@@ -55,6 +56,8 @@ SCAN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
 PRUNE_SECONDS = 3600.0
 ROTATE_SECONDS = 5.0
+TIMELINE_ENTRIES = 200
+"""On the status page, from before this daemon was started."""
 
 
 class Daemon:
@@ -171,6 +174,7 @@ class Daemon:
             stack.callback(log.close)
             self._store.start()
             stack.push_async_callback(self._store.aclose)
+            self._feed.preload(await self._store.recent(timeline.LINES, TIMELINE_ENTRIES))
             stack.push_async_callback(self._client.aclose)
             await self._http.start(*self._addresses())
             stack.push_async_callback(self._http.aclose)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from supervisor.core.ports import BadMessage, GuardService, GuardSession, Refusal
+from supervisor.endpoints.listen import UnixListener
 from supervisor.events import EventBus, GuardPeerRefused
 
 MAX_LINE = 64 * 1024
@@ -33,30 +34,25 @@ class GuardServer:
         self._service = service
         self._bus = bus
         self._clock = clock
+        self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
-        """Bind the socket, mode 0600.  The caller holds the state directory: an old socket is nobody's."""
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        previous = os.umask(0o177)
-        try:
-            listener.bind(str(self._path))
-        finally:
-            os.umask(previous)
+        """Bind the socket, mode 0600.  Raises :class:`supervisor.endpoints.listen.ListenError`."""
+        self._listener = UnixListener(self._path)
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(self._accept, sock=listener, backlog=512)
+        self._server = await loop.create_unix_server(self._accept, sock=self._listener.socket, backlog=512)
 
     async def stop(self) -> None:
         """Close the listener and every connection; guards reconnect to the next daemon."""
-        if self._server is None:
+        if self._server is None or self._listener is None:
             return
         self._server.close()
         for connection in tuple(self._connections):
             connection.close()
         await self._server.wait_closed()
-        self._path.unlink(missing_ok=True)
+        self._listener.remove()
 
     def _accept(self) -> _Connection:
         return _Connection(self._service, self._bus, self._clock, self._connections)

@@ -44,6 +44,8 @@ class JobLink(Protocol):
 
     def leave(self, reason: str, epoch: int) -> None: ...
 
+    def drain(self, timeout: float) -> None: ...
+
 
 @dataclass(slots=True)
 class Job:
@@ -300,6 +302,12 @@ class ClaimBook:
         if job.link is not None:
             job.link.leave(reason, self.table.epoch + 1)
         job.kill_at = self._clock() + LEAVE_SECONDS
+
+    def tell_to_drain(self, agent_id: str, timeout: float) -> None:
+        """The agent's jobs end as soon as their humans are gone, without waiting for a return."""
+        for job in self.jobs_of(agent_id):
+            if job.link is not None:
+                job.link.drain(timeout)
 
     def worker_died(self, agent_id: str) -> None:
         """Jobs that die from now on, and those that died just now, died with their worker."""

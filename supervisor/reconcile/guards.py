@@ -162,6 +162,8 @@ class _WorkerSession:
                 workers.unregistered(self.agent_id, text(message, "error"))
             case "failed":
                 workers.failed(self.agent_id, text(message, "reason"))
+            case "goodbye":
+                workers.goodbye(self.agent_id, text(message, "reason"))
             case "report":
                 _report(self.desk.bus, self.agent_id, message)
 

@@ -46,6 +46,8 @@ from supervisor.reconcile.queue import Reconciler, Requeue
 
 MAX_STEPS = 50
 """Writes in one visit to a room; more wait for the next visit, so that no room starves the others."""
+CONFIRM_SECONDS = 1.5
+"""After a conflict that vanished by itself; ``ListParticipants`` may lag behind by about a second."""
 CONCURRENCY = 64
 
 
@@ -85,6 +87,8 @@ class _Room:
     view: RoomView | None = None
     ours: bool = False
     intent_saved: bool = False
+    confirm: bool = False
+    """A conflict has vanished by itself: perhaps the list was only stale, so look once more."""
 
 
 class RoomReconciler:
@@ -205,10 +209,18 @@ class RoomReconciler:
             if decision is None:
                 return None
             if not decision.actions or not self.enforce:
-                return decision.look_at
+                return self._next_look(name, decision)
             if not await self._apply(name, decision.actions[0]):
                 raise Requeue
         return self._clock()
+
+    def _next_look(self, name: str, decision: Decision) -> float | None:
+        room = self._rooms[name]
+        if not room.confirm:
+            return decision.look_at
+        room.confirm = False
+        soon = self._clock() + CONFIRM_SECONDS
+        return soon if decision.look_at is None else min(soon, decision.look_at)
 
     async def _decide(self, name: str) -> Decision | None:
         """Read and decide; None: the room is gone, or none of ours."""
@@ -337,6 +349,8 @@ class RoomReconciler:
     def _close(self, name: str, room: _Room, conflict: Conflict, entry: Open, now: float) -> None:
         del room.open[conflict]
         self._unresolved[conflict.kind] -= 1
+        if entry.resolution is None:
+            room.confirm = True
         if entry.reported and entry.resolution is None:
             return
         self._resolved(name, conflict, entry.resolution or Resolution.REPORTED, now - entry.since)
@@ -426,7 +440,7 @@ class RoomReconciler:
     async def _keep_intent(self, name: str, room: _Room) -> None:
         """Deleting a dispatch deletes what was asked for: remember it where a crash cannot reach.
 
-        A store that fails costs that safety, not the caller's agent: it is published, and we go on.
+        A store that fails, which it publishes, costs that safety and not the caller's agent: we go on.
         """
         target = room.memory.target
         if target is not None and not room.intent_saved:

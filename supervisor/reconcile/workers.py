@@ -110,6 +110,8 @@ class Worker:
     """Of the last death, until the replacement has been started."""
     restarts: int = 0
     memory_bytes: int = 0
+    gave_up_on_livekit: bool = False
+    """The guard said so before it went."""
     failure: str = ""
     """What the guard, or the spawn, said before it failed."""
     cleared: bool = False
@@ -312,8 +314,10 @@ class WorkerReconciler:
             return
         if worker.state in (WorkerState.STARTING, WorkerState.READY) and ending.drain_until is not None:
             self._move(worker, WorkerEvent.DRAIN, f"draining: {ending.reason}")
+            seconds = max(0.0, ending.drain_until - self._clock())
             if worker.link is not None:
-                worker.link.drain(ending.drain_until - self._clock())
+                worker.link.drain(seconds)
+            self._book.tell_to_drain(worker.spec.id, seconds)
 
     # --- what guards tell ---
 
@@ -367,6 +371,12 @@ class WorkerReconciler:
         worker = self._workers.get(agent_id)
         if worker is not None:
             worker.failure = reason
+
+    def goodbye(self, agent_id: str, reason: str) -> None:
+        """It ends by itself, in good order, and says why."""
+        worker = self._workers.get(agent_id)
+        if worker is not None:
+            worker.gave_up_on_livekit = reason == RestartReason.LIVEKIT_LOST
 
     def forgive(self) -> None:
         """We were late ourselves: no heartbeat is overdue because of that."""
@@ -454,7 +464,7 @@ class WorkerReconciler:
     def _attach(self, worker: Worker, handle: ProcessHandle) -> None:
         worker.handle, worker.exit, worker.ending = handle, None, None
         worker.started_at = self._clock()
-        worker.registered = worker.registered_once = False
+        worker.registered = worker.registered_once = worker.gave_up_on_livekit = False
         worker.ready_since = worker.last_heartbeat = worker.link = None
         kind = WorkerAdopted if handle.adopted else WorkerSpawned
         self._bus.publish(kind(agent_id=worker.spec.id, pid=handle.pid))
@@ -564,7 +574,8 @@ class WorkerReconciler:
     def _restart_reason(self, worker: Worker, status: ExitStatus) -> RestartReason:
         if worker.ending is not None and worker.ending.reason is not EndReason.STOPPED:
             return RestartReason(worker.ending.reason.value)
-        if worker.spec.policy.guarded and not worker.registered and not self._livekit_up():
+        away = worker.spec.policy.guarded and not worker.registered and not self._livekit_up()
+        if worker.gave_up_on_livekit or away:
             return RestartReason.LIVEKIT_LOST
         if status.signal == signal.SIGKILL and self._evidence.out_of_memory(worker.spec.process):
             return RestartReason.OOM

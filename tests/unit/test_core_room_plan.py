@@ -91,9 +91,15 @@ SILENT = RoomMemory(silent_since=NOW - 60)
 
 
 class TestUnknown:
-    @pytest.mark.parametrize("what", ["participants", "dispatches"])
-    def test_a_failed_read_leads_to_no_action_and_forgets_nothing(self, what: str) -> None:
-        given = replace(facts(HUMAN), **{what: Unknown("timed out")})
+    @pytest.mark.parametrize(
+        "given",
+        [
+            replace(facts(HUMAN), participants=Unknown("timed out")),
+            replace(facts(HUMAN), dispatches=Unknown("timed out")),
+        ],
+        ids=["participants", "dispatches"],
+    )
+    def test_a_failed_read_leads_to_no_action_and_forgets_nothing(self, given: RoomFacts) -> None:
         decision = decide(given, SILENT)
         assert decision.state is RoomState.UNKNOWN
         assert decision.actions == ()

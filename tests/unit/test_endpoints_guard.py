@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import stat
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -15,6 +16,7 @@ import pytest
 from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, Refusal
 from supervisor.endpoints import guard
 from supervisor.endpoints.guard import GuardServer
+from supervisor.endpoints.listen import ListenError
 from supervisor.events import Event, EventBus, GuardPeerRefused
 
 HELLO = {"type": "hello", "v": 1, "agent_id": "a"}
@@ -219,6 +221,16 @@ async def test_stopping_ends_every_session(bench: Bench) -> None:
 
 async def test_a_socket_left_behind_is_replaced(bench: Bench) -> None:
     await bench.server.stop()
-    bench.path.touch()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(bench.path))
     await bench.server.start()
     await bench.connect()
+
+
+async def test_another_kind_of_file_is_left_alone(bench: Bench) -> None:
+    await bench.server.stop()
+    bench.path.write_text("mine")
+    with pytest.raises(ListenError, match="another kind"):
+        await bench.server.start()
+    assert bench.path.read_text() == "mine"
+    bench.path.unlink()
