@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import logging
 import math
 import os
 import time
@@ -36,6 +37,7 @@ GREETING = ((440, 0.16), (590, 0.2), (880, 0.14), (0, 0.08), (520, 0.2), (700, 0
 CHAT_TOPIC = "lk.chat"
 LETTA_TIMEOUT = 60.0
 
+logger = logging.getLogger("voice")
 server = AgentServer()
 
 
@@ -213,7 +215,11 @@ def answer_chat_with_letta(room: rtc.Room) -> None:
     answering: set[asyncio.Task[None]] = set()
 
     async def answer(reader: rtc.TextStreamReader, caller: str) -> None:
-        text = await asyncio.to_thread(ask_letta, url, await reader.read_all())
+        try:
+            text = await asyncio.to_thread(ask_letta, url, await reader.read_all())
+        except (OSError, ValueError) as error:
+            logger.warning("letta did not answer", extra={"error": str(error)})
+            return
         await room.local_participant.send_text(text, topic=CHAT_TOPIC, destination_identities=[caller])
 
     def on_text(reader: rtc.TextStreamReader, caller: str) -> None:
@@ -234,7 +240,9 @@ def ask_letta(url: str, text: str) -> str:
     with urllib.request.urlopen(request, timeout=LETTA_TIMEOUT) as response:
         messages = json.load(response).get("messages", [])
     return "\n".join(
-        str(m.get("content", "")) for m in messages if m.get("message_type") == "assistant_message"
+        m["content"]
+        for m in messages
+        if m.get("message_type") == "assistant_message" and isinstance(m.get("content"), str)
     )
 
 
