@@ -247,20 +247,20 @@ def test_long_text_is_cut() -> None:
 def test_other_libraries_log_into_the_same_stream() -> None:
     stream = io.StringIO()
     with logging_to(stream):
-        logging.getLogger("livekit").error("no %s", "connection")
+        logging.getLogger("some.library").error("no %s", "connection")
         logging.getLogger("aiohttp.access").info("GET /metrics")
         logging.getLogger("apscheduler.executors.default").info("Running job")
         warnings.warn("old", DeprecationWarning, stacklevel=1)
     got = [json.loads(line) for line in stream.getvalue().splitlines()]
-    assert [(o["level"], o["logger"]) for o in got] == [("error", "livekit"), ("warning", "py.warnings")]
+    assert [(o["level"], o["logger"]) for o in got] == [("error", "some.library"), ("warning", "py.warnings")]
     assert got[0]["message"] == "no connection"
 
 
 def test_a_library_s_wrong_arguments_do_not_end_the_log() -> None:
     stream = io.StringIO()
     with logging_to(stream):
-        logging.getLogger("livekit").error("%d", "no number")
-        logging.getLogger("livekit").error("next")
+        logging.getLogger("some.library").error("%d", "no number")
+        logging.getLogger("some.library").error("next")
     assert json.loads(stream.getvalue().splitlines()[-1])["message"] == "next"
 
 
