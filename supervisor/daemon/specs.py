@@ -135,6 +135,8 @@ def _guard_environment(
     return {
         "PYTHONPATH": f"{guard}{os.pathsep}{path}" if path else str(guard),
         "PYTHONUNBUFFERED": "1",
+        # a types.py in the working directory is not Python's; the launcher takes it back for the script
+        "PYTHONSAFEPATH": "1",
         "LIVEKIT_SUPERVISOR_SOCKET": str(settings.paths.runtime / "guard.sock"),
         "LIVEKIT_SUPERVISOR_INSTANCE": instance_name(settings.paths.state),
         "LIVEKIT_SUPERVISOR_GUARD": json.dumps(told),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 
@@ -36,7 +37,9 @@ class KeyedQueue:
         self._timed: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
         self._count = itertools.count()
-        self._changed = asyncio.Event()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
 
     def add(self, key: str) -> None:
         """Handle this key soon."""
@@ -46,7 +49,7 @@ class KeyedQueue:
         self._dirty.add(key)
         if key not in self._work:
             self._ready.append(key)
-            self._changed.set()
+            self._wake_one()
 
     def add_at(self, key: str, when: float) -> None:
         """Handle this key at ``when`` (monotonic), unless it is due earlier anyway."""
@@ -54,31 +57,39 @@ class KeyedQueue:
             return
         self._due[key] = when
         heapq.heappush(self._timed, (when, next(self._count), key))
-        self._changed.set()
+        self._promote()
 
     async def get(self) -> str:
         """The next key, taken into work; :meth:`done` must follow."""
-        while True:
-            self._promote()
-            if self._ready:
-                key = self._ready.popleft()
-                self._dirty.discard(key)
-                self._work.add(key)
-                return key
-            self._changed.clear()
-            wait = self._timed[0][0] - self._clock() if self._timed else None
+        self._promote()
+        while not self._ready:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
             try:
-                async with asyncio.timeout(wait):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
+                await waiter
+            except asyncio.CancelledError:
+                if not waiter.cancelled():
+                    self._wake_one()  # the key that it was woken for is somebody else's now
+                raise
+        key = self._ready.popleft()
+        self._dirty.discard(key)
+        self._work.add(key)
+        return key
+
+    def _wake_one(self) -> None:
+        """One key, one of those who wait; the others sleep on."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
 
     def done(self, key: str) -> None:
         """The key's handler has returned; handle it again if it was added meanwhile."""
         self._work.discard(key)
         if key in self._dirty:
             self._ready.append(key)
-            self._changed.set()
+            self._wake_one()
 
     def forget(self, key: str) -> None:
         """No timed look at this key any more."""
@@ -88,11 +99,27 @@ class KeyedQueue:
         return len(self._dirty) + len(self._work)
 
     def _promote(self) -> None:
+        """Make ready what is due, and come back when the next is."""
         now = self._clock()
         while self._timed and self._timed[0][0] <= now:
             when, _, key = heapq.heappop(self._timed)
             if self._due.get(key) == when:
                 self.add(key)
+        if not self._timed or self._alarm_at <= self._timed[0][0]:
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = self._timed[0][0]
+        self._alarm = asyncio.get_running_loop().call_later(self._alarm_at - now, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        self._alarm, self._alarm_at = None, math.inf
+        self._promote()
+
+    def close(self) -> None:
+        """No timed key comes any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
 
 
 class Reconciler:
@@ -119,9 +146,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for number in range(self._concurrency):
-                group.create_task(self._work(), name=f"{self._loop}-{number}")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(self._concurrency):
+                    group.create_task(self._work(), name=f"{self._loop}-{number}")
+        finally:
+            self.queue.close()
 
     async def _work(self) -> None:
         while True:

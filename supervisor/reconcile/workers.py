@@ -38,6 +38,8 @@ from supervisor.reconcile.queue import Reconciler
 
 CONCURRENCY = 64
 """Agents handled at once: each ends by itself, and one that hangs delays no other."""
+GAVE_UP_ON_LIVEKIT = 69
+"""The guard's exit status for a worker that LiveKit stayed away from (docs/protocol.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -574,8 +576,9 @@ class WorkerReconciler:
     def _restart_reason(self, worker: Worker, status: ExitStatus) -> RestartReason:
         if worker.ending is not None and worker.ending.reason is not EndReason.STOPPED:
             return RestartReason(worker.ending.reason.value)
+        gave_up = worker.gave_up_on_livekit or status.code == GAVE_UP_ON_LIVEKIT
         away = worker.spec.policy.guarded and not worker.registered and not self._livekit_up()
-        if worker.gave_up_on_livekit or away:
+        if gave_up or away:
             return RestartReason.LIVEKIT_LOST
         if status.signal == signal.SIGKILL and self._evidence.out_of_memory(worker.spec.process):
             return RestartReason.OOM

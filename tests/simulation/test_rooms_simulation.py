@@ -12,8 +12,6 @@ import random
 from collections import Counter
 from dataclasses import dataclass, field
 
-import pytest
-
 from supervisor.events import Event, EventBus, InternalError, Reconciled
 from tests.simulation.model_faults import ApiFaults, Fault, FaultWindow, WebhookFaults
 from tests.simulation.model_guests import Guest
@@ -253,7 +251,7 @@ class Story:
         return sum(isinstance(e, Reconciled) for e in self.events)
 
 
-def test_random_faults(request: pytest.FixtureRequest) -> None:
+def test_random_faults() -> None:
     seeds = random.Random(random.getrandbits(64))
     steps, stories, doubled = 0, 0, Counter[str]()
     while steps < STEPS:
@@ -264,9 +262,3 @@ def test_random_faults(request: pytest.FixtureRequest) -> None:
         for interval in story.world.observer.doubled:
             doubled["over 1 s" if interval.seconds > 1 else "up to 1 s"] += 1
     print(f"{stories} stories, {steps} steps, two agents heard: {dict(doubled)}")
-
-
-@pytest.mark.parametrize("seed", [])
-def test_seed(seed: int) -> None:
-    """Seeds that have found something once."""
-    run(Story(seed).play())
