@@ -36,7 +36,7 @@ INTERRUPTION = 0.4
 
 _CUTS = frozenset({What.LEFT, What.RECONNECTING, What.LOST, What.AGENT_WENT})
 
-STEADY = 3.0
+STEADY = 5.0
 """Seconds for which one agent must be heard, and nobody else there, to count as healed."""
 
 

@@ -29,6 +29,7 @@ DEVELOPMENT = "development"
 _SETTING_UP = 300.0
 """Seconds: the first start may have to build LiveKit's server."""
 
+_BEGINNING = 10.0
 _AGENT_STARTS = 90.0
 _LOOK_AGAIN = 0.2
 _LEAVING = 12.0
@@ -67,10 +68,10 @@ def require_development(status: Status) -> None:
 
 def wait_for_agent(client: Client, text: str | None, tell: Tell) -> Agent:
     """The agent meant, else the first, as soon as it is ready."""
+    status = _with_agents(client)
     deadline = time.monotonic() + _AGENT_STARTS
     told = False
     while True:
-        status = client.status()
         require_development(status)
         found = _choose(status, text)
         if found["ready"] and status["livekit"]["up"]:
@@ -86,12 +87,21 @@ def wait_for_agent(client: Client, text: str | None, tell: Tell) -> Agent:
             tell(f"waiting for {_title(found)} to be ready")
             told = True
         time.sleep(_LOOK_AGAIN)
+        status = client.status()
+
+
+def _with_agents(client: Client) -> Status:
+    """A daemon that has only just begun may answer before it has looked at its agents."""
+    deadline = time.monotonic() + _BEGINNING
+    while not (status := client.status())["agents"]:
+        if time.monotonic() > deadline:
+            raise CliError("the daemon has no agents", ExitCode.USAGE)
+        time.sleep(_LOOK_AGAIN)
+    return status
 
 
 def _choose(status: Status, text: str | None) -> Agent:
     agents = status["agents"]
-    if not agents:
-        raise CliError("no agent is configured", ExitCode.USAGE)
     if text is None:
         return next((a for a in agents if a["ready"]), agents[0])
     meant = resolve(text, [Reference(a["id"], a["name"] or "") for a in agents])

@@ -25,6 +25,12 @@ LISTEN_RATE = 8_000
 _FRAME_MS = 20
 _CLOSING = 3.0
 
+_SUBSCRIBED_BY = 2.0
+"""Seconds within which a published track is ours.  After a full reconnection the SDK now and then never
+subscribes to one that was published at just that moment; asking anew helps."""
+
+_BETWEEN = 0.1
+
 
 class Noticed(StrEnum):
     CAME = "came"
@@ -63,12 +69,14 @@ class Ears:
     room: rtc.Room
     timelines: Timelines
     _listening: dict[str, _Listening] = field(default_factory=dict)
+    _asking: set[asyncio.Task[None]] = field(default_factory=set)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
     _deaf: bool = False
 
     def attach(self) -> None:
         self.room.on("participant_connected", self._came)
         self.room.on("participant_disconnected", self._went)
+        self.room.on("track_published", self._published)
         self.room.on("track_subscribed", self._subscribed)
         self.room.on("track_unsubscribed", self._unsubscribed)
 
@@ -76,12 +84,17 @@ class Ears:
         """Those who were there before us; nobody announces them."""
         for participant in self.room.remote_participants.values():
             self._came(participant)
+            for publication in participant.track_publications.values():
+                self._published(publication, participant)
 
     async def aclose(self) -> None:
         """Hear nothing more, from now on; then let go of the streams."""
         self._deaf = True
         for sid in list(self._listening):
             self._stop(sid)
+        for task in self._asking:
+            task.cancel()
+        self._ending |= self._asking
         for hearing in (self.timelines.agents, self.timelines.others, self.timelines.echo):
             for who in hearing.present():
                 hearing.went(who)
@@ -101,6 +114,18 @@ class Ears:
             return
         self.timelines.of(participant).went(participant.identity)
         self.timelines.notice(Noticed.WENT, participant.identity, is_agent(participant))
+
+    def _published(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
+        if not self._deaf:
+            self._asking.add(task := asyncio.create_task(self._ask_anew(publication, who)))
+            task.add_done_callback(self._asking.discard)
+
+    async def _ask_anew(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
+        await asyncio.sleep(_SUBSCRIBED_BY)
+        if publication.track is None and who.track_publications.get(publication.sid) is publication:
+            publication.set_subscribed(False)
+            await asyncio.sleep(_BETWEEN)
+            publication.set_subscribed(True)
 
     def _subscribed(
         self, track: rtc.Track, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant
