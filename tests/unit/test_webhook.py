@@ -241,7 +241,7 @@ def test_no_signed_token_raises(claims: dict[str, object]) -> None:
     body = event_body()
     token = jwt.encode(claims | {"iss": KEY}, SECRET, algorithm="HS256")
     webhook = WebhookReceiver({KEY: SECRET}, MAX_AGE).receive(body, token, time.time())
-    assert webhook.outcome in {WebhookOutcome.UNSIGNED, WebhookOutcome.STALE}
+    assert webhook.outcome in {WebhookOutcome.UNSIGNED, WebhookOutcome.STALE, WebhookOutcome.MALFORMED}
 
 
 def test_a_deep_token_does_not_raise(receiver: WebhookReceiver) -> None:
