@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from supervisor.cli.client import Client
     from supervisor.cli.locate import Installation
 
-RUNNING, LOOKING, ACTING = "Run it", "Look", "Act"
+RUNNING, LOOKING, ACTING, SETTING_UP = "Run it", "Look", "Act", "Set it up"
 
 app = typer.Typer(
     name="livekit-supervisor",
@@ -347,6 +347,22 @@ def _carry_out(context: typer.Context, action: Action, agent: str, no_wait: bool
     from supervisor.cli.actions import carry_out
 
     print(carry_out(_client(context), action, agent, wait=not no_wait))
+
+
+# --- set it up ----------------------------------------------------------------------------------------
+
+
+@app.command(rich_help_panel=SETTING_UP, epilog="Example: `livekit-supervisor schema > config.schema.json`")
+def schema(
+    reference: Annotated[
+        bool, typer.Option("--reference", help="The same as a page to read: docs/configuration.md.")
+    ] = False,
+) -> None:
+    """Print the JSON Schema of config.yaml, for completion and checks in your editor."""
+    from supervisor.cli import schema as json_schema
+    from supervisor.cli import schema_reference
+
+    print(schema_reference.render() if reference else json_schema.render(), end="")
 
 
 # --- from the outside -----------------------------------------------------------------------------------

@@ -65,17 +65,22 @@ class Section(BaseModel):
 
 
 class LiveKitSettings(Section):
+    """Where LiveKit is, and the key that it knows us by."""
+
     url: LiveKitUrl
     """LiveKit's address; workers get it as `LIVEKIT_URL`."""
     api_key: Word
+    """Workers get it as `LIVEKIT_API_KEY`."""
     api_secret: Secret
     """The key's secret; or name a file that holds it, `api_secret_file`."""
     api_secret_file: SecretFile | None = None
+    """A file that holds the secret and nothing else."""
     timeout: PositiveDuration = 5.0
     """For each call to LiveKit's server API."""
     webhook_api_key: Word | None = None
     """The key that LiveKit signs its webhooks with, where it is another one."""
     webhook_api_secret: Secret | None = None
+    """The secret of `webhook_api_key`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -89,10 +94,15 @@ class RestartSettings(Section):
     """How soon a worker that died is started again; after `stable_after` of life, at once."""
 
     initial: Duration = 0.5
+    """The first wait."""
     factor: Number = Field(default=2.0, ge=1, le=100)
+    """By which each wait is longer than the one before."""
     max: Duration = 60.0
+    """The longest wait."""
     jitter: Number = Field(default=0.2, ge=0, le=1)
+    """The share of a wait that is left to chance, so that many workers do not start at once."""
     stable_after: Duration = 60.0
+    """A worker that has lived so long is started again at once, and the waits begin anew."""
 
     @model_validator(mode="after")
     def _max_is_most(self) -> Self:
@@ -105,7 +115,9 @@ class HeartbeatSettings(Section):
     """A worker or job that has not been heard for `timeout` is taken for hung."""
 
     interval: PositiveDuration = 2.0
+    """How often worker and job tell that they live."""
     timeout: PositiveDuration = 10.0
+    """At least twice the interval."""
 
     @model_validator(mode="after")
     def _one_may_be_lost(self) -> Self:
@@ -115,6 +127,8 @@ class HeartbeatSettings(Section):
 
 
 class StopSettings(Section):
+    """How a worker is ended."""
+
     drain: Duration = 300.0
     """How long running calls may go on before the worker is killed."""
     kill: Duration = 10.0
@@ -122,6 +136,8 @@ class StopSettings(Section):
 
 
 class AgentSettings(Section):
+    """One agent: one process, started and kept single by its ID."""
+
     id: AgentId
     """Names the process, its files and its metrics; unique, and never to be changed."""
     name: Line | None = None
@@ -139,19 +155,21 @@ class AgentSettings(Section):
     env: Variables = Field(default={}, repr=False)
     """Environment variables, over those of `env_file`."""
     env_file: EnvironmentFile | None = None
+    """A file of `NAME=value` lines; data, of which nothing is expanded or executed."""
     inherit_env: Switch = True
     """Whether the agent gets the daemon's environment, too."""
     rooms: Patterns | None = None
     """Name patterns of the rooms it serves where nothing else was dispatched.
 
-    By default every room for an unnamed agent, and none for a named one; None while the script's own name,
-    on which that depends, is not known."""
+    By default every room for an unnamed agent, and none for a named one."""
+    # None while the script's own name, on which that depends, is not known.
     max_rooms: Count = 0
     """Rooms at a time; 0: no limit."""
     rogue: RogueAction = "terminate"
     """What is done about a second process for this agent that the daemon did not start."""
     restart: RestartSettings = RestartSettings()
     startup_timeout: PositiveDuration = 30.0
+    """How long a worker may take from its start until LiveKit has registered it."""
     heartbeat: HeartbeatSettings = HeartbeatSettings()
     stop: StopSettings = StopSettings()
     memory_limit: Size = 0
@@ -176,6 +194,8 @@ class AgentSettings(Section):
 
 
 class RoomsSettings(Section):
+    """What is kept true in LiveKit's rooms, and how patiently."""
+
     enforce: Switch = True
     """False: decide and report, and touch nothing."""
     resync: PositiveDuration = 15.0
@@ -195,25 +215,39 @@ class RoomsSettings(Section):
 
 
 class HttpSettings(Section):
+    """What is read from outside. Nothing here changes state, and nobody logs in: keep it on loopback."""
+
     listen: ListenAddress = Address("127.0.0.1", 9105)
     """Metrics, health, status page, webhooks."""
     webhook_listen: ListenAddress | None = None
     """A second address, for `/livekit/webhook` only."""
     webhook_max_age: PositiveDuration = 300.0
+    """A webhook that was signed longer ago is refused."""
 
 
 class HistorySettings(Section):
+    """How much of what happened is kept in the state directory."""
+
     max_age: PositiveDuration = 30 * DAY
+    """Older events are forgotten."""
     max_size: Size = 100 * MiB
+    """The oldest go when there is more."""
 
 
 class PathSettings(Section):
     """Where files are kept; by default systemd's directories, else those of the user."""
 
     state: AnyPath
+    """Locks, pidfiles, the store: ours alone, and one daemon for each.
+
+    By default `STATE_DIRECTORY`, else `~/.local/state/livekit-supervisor`."""
     runtime: AnyPath
-    """Sockets."""
+    """Sockets; a short path.
+
+    By default `RUNTIME_DIRECTORY`, else `run` in a `state` that is given, else
+    `$XDG_RUNTIME_DIR/livekit-supervisor`."""
     logs: AnyPath
+    """What workers print, a file for each agent; by default `LOGS_DIRECTORY`, else `logs` in `state`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -228,7 +262,10 @@ class PathSettings(Section):
 
 
 class LogSettings(Section):
+    """What the daemon says on standard error, and how workers' logs are rotated."""
+
     level: Level = "info"
+    """Names of rooms and people are told at `debug` only."""
     format: LogFormat = "auto"
     """`json`, `console`; `auto`: console on a terminal."""
     redact: Switch = False

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from supervisor.config.address import Address
 from supervisor.config.document import Filled
 from supervisor.config.env_file import EnvFile
-from supervisor.config.units import DURATION_HELP, SIZE_HELP, parse_duration, parse_size
+from supervisor.config.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 RESERVED_IDS = frozenset({"livekit-server"})
 """Processes of our own that are supervised alike."""
@@ -78,7 +78,7 @@ def _longer_than_nothing(value: float) -> float:
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": ["string", "integer"], "description": DURATION_HELP}),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": DURATION_PATTERN}, {"enum": [0, "0"]}]}),
 ]
 """Seconds."""
 
@@ -87,7 +87,7 @@ PositiveDuration = Annotated[Duration, AfterValidator(_longer_than_nothing)]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": ["string", "integer"], "description": SIZE_HELP}),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": SIZE_PATTERN}, {"enum": [0, "0"]}]}),
 ]
 """Bytes."""
 
