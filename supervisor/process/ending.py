@@ -54,13 +54,13 @@ class Prey:
     _known: dict[int, int] = field(default_factory=dict)
 
     def look(self) -> list[Stat]:
-        """Those that are alive now, youngest first: an elder one is still there a moment later."""
+        """Those that are alive now, eldest first: who is gone does not see its children die."""
         table, found = self._read()
         spared = {1, os.getpid(), *ancestors(os.getpid(), table)}
         found -= spared
         _add_descendants(found, spared, table)
         self._known.update({pid: table[pid].start_ticks for pid in found})
-        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: -s.start_ticks)
+        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: s.start_ticks)
 
     def _read(self) -> tuple[dict[int, Stat], set[int]]:
         """All processes, and those of them that are meant themselves."""

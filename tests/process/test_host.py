@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,6 +23,7 @@ from supervisor.core.ports import ExitStatus, ProcessHandle, ProcessHost, Proces
 from supervisor.process import lock, pidfile
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.procfs import boot_id
+from supervisor.process.variables import LAUNCH
 from tests.process.programs import AGENT, REPOSITORY, Bench, is_alive, until, until_async
 
 
@@ -30,21 +32,24 @@ async def test_a_process_owes_the_daemon_nothing(host: PosixProcessHost, bench: 
     protocol: tuple[ProcessHost, ProcessHandle] = host, handle
     assert protocol
     process = psutil.Process(handle.pid)
-    await until_async(lambda: bench.log.read_text() == "out\nerr\n")
+    await until_async(lambda: process.cmdline() == ["sleep", "300"])
+    assert bench.log.read_text() == "out\nerr\n"
     assert os.getsid(handle.pid) == handle.pid
-    descriptors = {n: os.readlink(f"/proc/{handle.pid}/fd/{n}") for n in os.listdir(f"/proc/{handle.pid}/fd")}
     number = process.environ()["LIVEKIT_SUPERVISOR_LOCK_FD"]
-    assert descriptors == {
-        "0": "/dev/null",
-        "1": str(bench.log),
-        "2": str(bench.log),
-        number: str(bench.lock),
-    }
+    files = {"0": "/dev/null", "1": str(bench.log), "2": str(bench.log), number: str(bench.lock)}
+    # A program that is being loaded opens its libraries.
+    await until_async(lambda: _descriptors(handle.pid) == files)
     assert bench.log.stat().st_mode & 0o777 == 0o600
     assert bench.lock.stat().st_mode & 0o777 == 0o600
     assert not handle.adopted
     assert handle.lacking == ""
     assert handle.create_time == pytest.approx(process.create_time(), abs=1.5)  # the clock may be slewed
+
+
+def _descriptors(pid: int) -> dict[str, str]:
+    with contextlib.suppress(FileNotFoundError):  # closed while we looked
+        return {n: os.readlink(f"/proc/{pid}/fd/{n}") for n in os.listdir(f"/proc/{pid}/fd")}
+    return {}
 
 
 async def test_the_lock_is_the_process_s_alone(
@@ -68,7 +73,9 @@ async def test_the_pidfile_tells(host: PosixProcessHost, bench: Bench, sleeper: 
     assert values["boot_id"] == boot_id()
     assert values["version"] == 1
     assert bench.pidfile.stat().st_mode & 0o777 == 0o600
-    assert psutil.Process(handle.pid).environ()["LIVEKIT_SUPERVISOR_LAUNCH"] == values["launch"]
+    assert handle.launch == values["launch"]
+    # For a moment while it executes its program, a process has no environment.
+    await until_async(lambda: psutil.Process(handle.pid).environ().get(LAUNCH) == values["launch"])
     assert sorted(p.name for p in bench.pidfile.parent.iterdir()) == ["agent-1.lock", "agent-1.pid"]
 
 
