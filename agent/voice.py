@@ -66,6 +66,7 @@ class Voice:
         self._caller: str | None = None
         self._speaker: Speaker | None = None
         self._ear: asyncio.Task[None] | None = None
+        self._heard = ""
         room.on("participant_connected", self._on_participant_connected)
         room.on("participant_disconnected", self._on_participant_disconnected)
         room.on("track_subscribed", self._on_track_subscribed)
@@ -120,12 +121,13 @@ class Voice:
     ) -> None:
         if track.kind == rtc.TrackKind.KIND_AUDIO and participant.identity == self._caller:
             self._stop_listening()
+            self._heard = track.sid
             self._ear = asyncio.create_task(self._listen(track))
 
     def _on_track_unsubscribed(
-        self, _track: rtc.Track, _publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
+        self, track: rtc.Track, _publication: rtc.RemoteTrackPublication, participant: rtc.RemoteParticipant
     ) -> None:
-        if participant.identity == self._caller:
+        if participant.identity == self._caller and track.sid == self._heard:
             self._stop_listening()
 
     def _stop_listening(self) -> None:

@@ -35,6 +35,7 @@ from agent_guard.messages import (
 from agent_guard.presence import HumanState, Presence
 from agent_guard.sessions import Sessions, closed
 from agent_guard.settings import GuardSettings
+from agent_guard.subscriptions import Subscriptions
 from agent_guard.transport import Connection
 
 WELCOME_TIMEOUT = 0.3
@@ -85,6 +86,7 @@ class JobGuard:
             settings.human_return_grace, self._human_gone, self._human_returned, self._nobody_returned
         )
         self._sessions = Sessions(ctx.room, self._humans)
+        self._subscriptions = Subscriptions(ctx.room)
         self._connection = Connection(
             settings.socket, hello=self._hello, on_message=self._received, on_lost=lambda: None
         )
@@ -116,6 +118,7 @@ class JobGuard:
             return
         self._over = True
         self._presence.end()
+        self._subscriptions.close()
         log.logger.info(log.ROOM_RELEASED, extra=self._extra(reason=reason))
         current = asyncio.current_task()
         for task in self._tasks:

@@ -99,7 +99,7 @@ class StoredClaim:
 
     claim: Claim
     job_create_time: float
-    """psutil's create time (Unix seconds) of the job process: with its pid, an identity."""
+    """Of the job process, as :meth:`ProcessWatch.create_time` tells it."""
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -151,6 +151,11 @@ class ProcessHandle(Protocol):
     @property
     def command_hash(self) -> str:
         """As in the pidfile; of an adopted process, what it was started with; ``""`` if unknown."""
+        ...
+
+    @property
+    def lacking(self) -> str:
+        """What it has to do without (a log, a pidfile), and why; ``""`` when all is well."""
         ...
 
     def signal(self, number: int) -> bool:
@@ -233,7 +238,8 @@ class ProcessWatch(Protocol):
     """Knows when a process that is no child of ours has died."""
 
     def create_time(self, pid: int) -> float | None:
-        """Unix seconds as psutil tells it; None when there is no such process (a zombie is none)."""
+        """Seconds from the machine's boot to its start, which no setting of the clock moves; with the pid, an
+        identity.  None when there is no such process (a zombie is none)."""
         ...
 
     def watch(self, pid: int, on_exit: Callable[[], None]) -> Callable[[], None]:

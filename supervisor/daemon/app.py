@@ -33,13 +33,19 @@ from supervisor.endpoints.feed import Feed
 from supervisor.endpoints.guard import GuardServer
 from supervisor.endpoints.http import HttpServer
 from supervisor.endpoints.ports import CommandError
-from supervisor.events import ConfigReloaded, DaemonStarted, DaemonStopped, DaemonStopping, EventBus
+from supervisor.events import (
+    ConfigReloaded,
+    DaemonStarted,
+    DaemonStopped,
+    DaemonStopping,
+    EventBus,
+    StoreFailed,
+)
 from supervisor.livekit.api import LiveKitClient
 from supervisor.livekit.webhook import WebhookReceiver
 from supervisor.log import EventLog
 from supervisor.metrics import Metrics
 from supervisor.process.host import PosixProcessHost
-from supervisor.process.logs import tail
 from supervisor.process.rotation import rotate
 from supervisor.process.tree import Census, proportional_memory
 from supervisor.process.watch import PidfdWatch
@@ -51,7 +57,9 @@ from supervisor.reconcile.schedule import Schedule, tick
 from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
 from supervisor.store.sqlite import SqliteStore
 
-MEASURE_SECONDS = 10.0
+MEASURE_SECONDS = 5.0
+EXACT_EVERY = 6
+"""Looks: memory is estimated each time, which counts what forks share twice, and measured every so often."""
 SCAN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
 PRUNE_SECONDS = 3600.0
@@ -70,6 +78,8 @@ class Daemon:
         self._clock = time.monotonic
         self._bus = EventBus()
         self._stop_requests = 0
+        self._looks = 0
+        self._log_faults: frozenset[str] = frozenset()
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._keep_workers = False
@@ -95,12 +105,12 @@ class Daemon:
         self._watch = PidfdWatch()
         self._book = ClaimBook(self._store, self._watch, bus, clock, worker_hung=self._worker_hung)
         self._wishes = StopWishes(settings.paths.state / "wishes", bus)
-        host = PosixProcessHost(settings.paths.state)
+        self._host = PosixProcessHost(settings.paths.state)
         self._workers = WorkerReconciler(
-            host,
+            self._host,
             self._book,
             self._wishes,
-            DeathEvidence(host, tail),
+            DeathEvidence(self._host),
             bus,
             clock,
             random=rng,
@@ -180,10 +190,10 @@ class Daemon:
             stack.push_async_callback(self._http.aclose)
             await self._guard_server.start()
             stack.push_async_callback(self._guard_server.stop)
-            await self._control.start()
-            stack.push_async_callback(self._control.aclose)
             self._bus.publish(DaemonStarted(version=__version__, pid=os.getpid(), mode=self._mode))
             await self._remember()
+            await self._control.start()
+            stack.push_async_callback(self._control.aclose)
             async with self._loops():
                 self._handle_signals()
                 if self._development is not None:
@@ -223,6 +233,9 @@ class Daemon:
                 self._development.require_free_ports()
             agents = [server, *agents]
         self._workers.configure(agents)
+        known = {spec.id for spec in agents}
+        left = [agent_id for agent_id in self._host.held_ids() if agent_id not in known]
+        self._workers.end_unconfigured(specs.unconfigured_spec(i, self._settings) for i in left)
 
     def _agent_specs(self) -> list[AgentSpec]:
         dev = self._development is not None
@@ -378,27 +391,37 @@ class Daemon:
             await self._client.list_rooms()
 
     async def _measure(self) -> None:
-        """In a thread: exact memory costs some 2 ms per 100 MB."""
+        """Exact memory, which costs some 2 ms per 100 MB, in a thread, and only every few looks."""
         census = Census()
+        self._looks += 1
         for worker in self._workers.all():
-            handle = worker.handle
+            handle, limit = worker.handle, worker.spec.policy.memory_limit
             if handle is None:
-                worker.memory_bytes = 0
                 continue
-            pids = [stat.pid for stat in census.tree(handle.pid)]
-            memory = await asyncio.to_thread(proportional_memory, pids)
-            worker.memory_bytes = memory if worker.handle is handle else 0
+            usage = census.usage(handle.pid)
             key = (handle.pid, handle.create_time)
-            self._gauges.cpu(worker.spec.id, {key: census.usage(handle.pid).cpu_seconds})
-            limit = worker.spec.policy.memory_limit
+            self._gauges.cpu(worker.spec.id, {key: usage.cpu_seconds})
+            near = bool(limit) and usage.memory_bytes > limit
+            if near or not worker.memory_bytes or self._looks % EXACT_EVERY == 0:
+                pids = [stat.pid for stat in census.tree(handle.pid)]
+                memory = await asyncio.to_thread(proportional_memory, pids)
+                worker.memory_bytes = memory if worker.handle is handle else 0
             if limit and worker.memory_bytes > limit:
                 self._workers.wake(worker.spec.id)
 
     async def _rotate(self) -> None:
         log = self._settings.log
+        faults = set()
         for worker in self._workers.all():
             path = Path(worker.spec.process.log_path)
-            await asyncio.to_thread(rotate, path, log.max_size, log.keep)
+            result = await asyncio.to_thread(rotate, path, log.max_size, log.keep)
+            if result.error:
+                faults.add(result.error)
+            elif not result.lossless:
+                faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
+        for fault in faults - self._log_faults:
+            self._bus.publish(StoreFailed(operation="log rotation", error=fault))
+        self._log_faults = frozenset(faults)
 
     def _on_late(self, seconds: float) -> None:
         del seconds

@@ -159,6 +159,8 @@ def _worker_problem(worker: Worker) -> Document | None:
             agent_id=agent_id,
             fix=f"livekit-supervisor logs {agent_id}",
         )
+    if worker.handle is not None and worker.handle.lacking:
+        return _problem("warning", worker.handle.lacking, agent_id=agent_id)
     if worker.wanted and worker.state is not WorkerState.READY:
         return _problem(
             "warning", f"{worker.state.value}: {worker.reason or 'not ready yet'}", agent_id=agent_id

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from supervisor.config import AgentSettings, Settings
 from supervisor.core.conflicts import ConflictKind, Resolution
+from supervisor.daemon.development import SERVER_ID
 from supervisor.events import (
     ConflictDetected,
     ConflictResolved,
@@ -27,7 +28,7 @@ from supervisor.process.handle import PosixProcess
 from supervisor.process.procfs import Identity
 from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
 from supervisor.process.snapshot import Scanner, live_states
-from supervisor.reconcile.workers import WorkerReconciler
+from supervisor.reconcile.workers import Worker, WorkerReconciler
 
 _KIND = ConflictKind.DUPLICATE_PROCESS
 
@@ -72,18 +73,15 @@ class RogueHunt:
             pid=os.getpid(),
             live_states=live_states(processes, state),
         )
-        return find_rogues(processes, [self._facts(agent) for agent in settings.agents], supervisor)
+        agents = [self._facts(agent) for agent in settings.agents]
+        server = self._workers.get(SERVER_ID)
+        if server is not None:
+            agents.append(AgentFacts(SERVER_ID, None, Verdict.TERMINATE, *_process(server)))
+        return find_rogues(processes, agents, supervisor)
 
     def _facts(self, agent: AgentSettings) -> AgentFacts:
-        worker = self._workers.get(agent.id)
-        handle = worker.handle if worker is not None else None
-        return AgentFacts(
-            id=agent.id,
-            script=os.path.realpath(agent.script) if agent.script is not None else None,
-            rogue=Verdict(agent.rogue),
-            worker_pid=handle.pid if handle is not None else None,
-            launch=handle.launch if isinstance(handle, PosixProcess) else "",
-        )
+        script = os.path.realpath(agent.script) if agent.script is not None else None
+        return AgentFacts(agent.id, script, Verdict(agent.rogue), *_process(self._workers.get(agent.id)))
 
     async def _handle(self, rogue: Rogue, since: float) -> None:
         if rogue.verdict is Verdict.REPORT:
@@ -106,3 +104,11 @@ class RogueHunt:
                 agent_id=rogue.agent_id,
             )
         )
+
+
+def _process(worker: Worker | None) -> tuple[int | None, str]:
+    """Pid and launch of its running process."""
+    handle = worker.handle if worker is not None else None
+    if handle is None:
+        return None, ""
+    return handle.pid, handle.launch if isinstance(handle, PosixProcess) else ""

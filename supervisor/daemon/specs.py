@@ -51,6 +51,28 @@ def agent_spec(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bo
     )
 
 
+def unconfigured_spec(agent_id: str, settings: Settings) -> AgentSpec:
+    """Of an agent that an earlier configuration had: enough to find what runs of it, and to end it."""
+    process = ProcessSpec(
+        id=agent_id,
+        argv=(),
+        cwd=str(settings.paths.state),
+        env=(),
+        log_path=str(settings.paths.logs / f"{agent_id}.log"),
+        marks=_marks(agent_id, settings),
+    )
+    policy = WorkerPolicy(
+        backoff=BackoffPolicy(0.5, 2.0, 60.0),
+        stable_after=60.0,
+        startup_timeout=30.0,
+        heartbeat_timeout=10.0,
+        drain=300.0,
+        kill=10.0,
+        guarded=False,
+    )
+    return AgentSpec(agent_id, None, (), 0, policy, process)
+
+
 def room_policy(settings: Settings, instance: str) -> RoomPolicy:
     rooms = settings.rooms
     return RoomPolicy(
@@ -87,7 +109,7 @@ def _policy(agent: AgentSettings, *, dev: bool) -> WorkerPolicy:
 
 def _process(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bool) -> ProcessSpec:
     argv = _argv(agent)
-    marks = ((AGENT_ID, agent.id), (STATE, str(settings.paths.state)))
+    marks = _marks(agent.id, settings)
     livekit = {
         "LIVEKIT_URL": settings.livekit.url,
         "LIVEKIT_API_KEY": settings.livekit.api_key,
@@ -106,6 +128,10 @@ def _process(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bool
         marks=marks,
         command_hash=_hash(argv, str(agent.cwd), configured, agent.name, dev),
     )
+
+
+def _marks(agent_id: str, settings: Settings) -> tuple[tuple[str, str], ...]:
+    return ((AGENT_ID, agent_id), (STATE, str(settings.paths.state)))
 
 
 def _argv(agent: AgentSettings) -> tuple[str, ...]:

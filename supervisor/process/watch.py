@@ -15,7 +15,6 @@ from supervisor.process.procfs import (
     TICKS_PER_SECOND,
     Stat,
     carrying,
-    create_time,
     environment,
     read_stat,
     variable,
@@ -30,7 +29,7 @@ class PidfdWatch:
 
     def create_time(self, pid: int) -> float | None:
         stat = _alive(pid)
-        return create_time(stat.start_ticks) if stat is not None else None
+        return stat.start_ticks / TICKS_PER_SECOND if stat is not None else None
 
     def watch(self, pid: int, on_exit: Callable[[], None]) -> Callable[[], None]:
         loop = asyncio.get_running_loop()
@@ -64,7 +63,7 @@ class PidfdWatch:
 
 def is_same_time(start_ticks: int, seconds: float) -> bool:
     """Whether a process's start and a create time are the same moment, to the clock tick."""
-    return abs(create_time(start_ticks) - seconds) < _HALF_A_TICK
+    return abs(start_ticks / TICKS_PER_SECOND - seconds) < _HALF_A_TICK
 
 
 def is_in_tree(pid: int, root_pid: int, marks: tuple[tuple[str, str], ...] = ()) -> bool:

@@ -204,6 +204,16 @@ class WorkerReconciler:
                 self._workers[agent_id] = worker
                 self.wake(agent_id)
 
+    def end_unconfigured(self, specs: Iterable[AgentSpec]) -> None:
+        """Adopt what runs of agents that are not configured any more, to drain and stop it."""
+        for spec in specs:
+            worker = Worker(spec, wanted=False, forgotten=True, since=self._clock())
+            self._adopt(worker)
+            if worker.handle is not None:
+                worker.ending = begin_ending(spec.policy, EndReason.STOPPED, self._clock(), drain=True)
+                self._workers[spec.id] = worker
+                self.wake(spec.id)
+
     def _adopt(self, worker: Worker) -> None:
         handle = self._host.adopt(worker.spec.process)
         if handle is None:
@@ -538,6 +548,7 @@ class WorkerReconciler:
         reason = self._restart_reason(worker, status)
         self._tell_exit(worker, handle, status, reason)
         worker.handle = worker.exit = worker.ending = worker.link = None
+        worker.memory_bytes = 0
         worker.registered, worker.ready_since, worker.last_heartbeat = False, None, None
         if not worker.wanted:
             self._move(worker, WorkerEvent.ENDED, "stopped")

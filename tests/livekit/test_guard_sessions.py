@@ -254,13 +254,15 @@ async def test_a_session_that_the_script_closed_is_no_agent_for_who_returns(call
         await alice.disconnect()
 
 
-async def test_a_deleted_room_closes_the_session_with_the_usual_reason(call: MakeCall) -> None:
+async def test_a_deleted_room_closes_the_session_once_with_a_usual_reason(call: MakeCall) -> None:
     async with call(grace=30) as session:
         alice = await session.join("alice")
         await session.humans(1)
         await session.livekit.room.delete_room(api.DeleteRoomRequest(room=session.room))
         await session.says("SHUTDOWN")
-        assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
+        # LiveKit tells of the human's end or of the room's, whichever it gets to first
+        usual = (["CLOSED participant_disconnected"], ["CLOSED user_initiated"])
+        assert session.said("CLOSED") in usual
         await session.daemon.until(lambda: session.job.heard("goodbye"))
         await alice.disconnect()
 

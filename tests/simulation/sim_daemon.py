@@ -124,6 +124,7 @@ class Handle:
         self._process = worker.process
         self.adopted = adopted
         self.command_hash = "hash"
+        self.lacking = ""
         self._gone = asyncio.Event()
         worker.processes.watch(self._process.pid, self._gone.set)
 

@@ -574,6 +574,6 @@ async def test_nobody_waits_for_the_disk(path: Path) -> None:
                 )
                 slowest = max(slowest, time.perf_counter() - started)
             other.execute("ROLLBACK")
-        assert slowest < 2.0  # had it waited for the lock, it would be SQLite's 5 s; a busy machine is no defect
+        assert slowest < 2.0  # had it waited for the lock: SQLite's 5 s; a busy machine is no defect
         await until(store.flush)
         assert len(await store.load_claims()) == 2_000
