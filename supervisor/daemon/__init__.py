@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -22,6 +23,9 @@ def run(settings: Settings, *, dev: bool, config_path: Path) -> int:
     from supervisor.process.files import StateDirectoryError, private_directory
     from supervisor.process.instance import AlreadyRunning, InstanceLock
 
+    unfit = _unfit(settings)
+    if unfit:
+        return _fail(unfit, 2)
     try:
         lock = InstanceLock(settings.paths.state)
     except AlreadyRunning as error:
@@ -47,6 +51,26 @@ async def _run(daemon_class: type, settings: Settings, config_path: Path, develo
     return 0
 
 
-def _fail(error: BaseException, code: int) -> int:
+def _unfit(settings: Settings) -> str:
+    """What keeps this installation, or this version, from running these settings; "" when nothing does."""
+    if is_installed("supervisor"):
+        return (
+            "PyPI's 'supervisor' (supervisord) is installed in this environment and has the same import name: "
+            "install livekit-supervisor into an environment of its own"
+        )
+    if settings.store != "sqlite":
+        return "store: only sqlite is supported by this version; remove the line, or write 'store: sqlite'"
+    return ""
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.distribution(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _fail(error: BaseException | str, code: int) -> int:
     print(f"livekit-supervisor: {error}", file=sys.stderr)
     return code
