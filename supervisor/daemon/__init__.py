@@ -59,7 +59,7 @@ def _unfit(settings: Settings) -> str:
             "install livekit-supervisor into an environment of its own"
         )
     if settings.store != "sqlite":
-        return "store: only sqlite is supported by this version; remove the line, or write 'store: sqlite'"
+        return "store: this version supports sqlite only; leave it out, or write 'store: sqlite'"
     return ""
 
 

@@ -133,7 +133,13 @@ class Daemon:
         self._workers.listen(self._rooms)
         self._health.on_back(self._livekit_is_back)
         self._documents = Documents(
-            self._workers, self._rooms, self._book, self._health, clock, mode=self._mode
+            self._workers,
+            self._rooms,
+            self._book,
+            self._health,
+            clock,
+            mode=self._mode,
+            notices=lambda: specs.notices(self._settings),
         )
         self._rogues = RogueHunt(self._workers, bus, lambda: self._settings)
         self._gauges = Gauges(

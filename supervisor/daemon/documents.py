@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from supervisor import __version__
 from supervisor.core.model import RoomState
@@ -21,6 +21,7 @@ from supervisor.reconcile.workers import Worker, WorkerReconciler
 Document = dict[str, object]
 
 PROBLEMS_SHOWN = 50
+SEVERITIES = ("error", "warning", "info")
 _FAULTY = frozenset({WorkerState.BACKOFF, WorkerState.CRASH_LOOP})
 
 
@@ -36,6 +37,7 @@ class Documents:
         clock: Callable[[], float],
         *,
         mode: str,
+        notices: Callable[[], Iterable[tuple[str, str]]],
     ) -> None:
         self._workers = workers
         self._rooms = rooms
@@ -43,6 +45,7 @@ class Documents:
         self._health = health
         self._clock = clock
         self._mode = mode
+        self._notices = notices
         self._since = time.time()
 
     def agents(self) -> tuple[Worker, ...]:
@@ -102,7 +105,8 @@ class Documents:
                 severity = "error" if view.state is RoomState.MISSING_AGENT else "warning"
                 what = f"{view.state.value.replace('_', ' ')}: {view.reason}"
                 problems.append(_problem(severity, what, room=view.name, fix="livekit-supervisor rooms"))
-        return sorted(problems, key=lambda p: p["severity"] != "error")
+        problems.extend(_problem("info", text, agent_id=agent_id) for agent_id, text in self._notices())
+        return sorted(problems, key=lambda p: SEVERITIES.index(str(p["severity"])))
 
     def _wall(self, monotonic: float) -> str:
         return rfc3339(time.time() - (self._clock() - monotonic))

@@ -51,6 +51,12 @@ def agent_spec(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bo
     )
 
 
+def notices(settings: Settings) -> list[tuple[str, str]]:
+    """What the operator asked for and does not get from this version: agent ID and text."""
+    text = "warm_spare is not supported by this version: a worker that died is replaced by a new one"
+    return [(agent.id, text) for agent in settings.agents if agent.warm_spare]
+
+
 def unconfigured_spec(agent_id: str, settings: Settings) -> AgentSpec:
     """Of an agent that an earlier configuration had: enough to find what runs of it, and to end it."""
     process = ProcessSpec(
