@@ -55,8 +55,8 @@ def _unfit(settings: Settings) -> str:
     """What keeps this installation, or this version, from running these settings; "" when nothing does."""
     if is_installed("supervisor"):
         return (
-            "PyPI's 'supervisor' (supervisord) is installed in this environment and has the same import name: "
-            "install livekit-supervisor into an environment of its own"
+            "PyPI's 'supervisor' (supervisord) is installed in this environment, under the same import "
+            "name: install livekit-supervisor into an environment of its own"
         )
     if settings.store != "sqlite":
         return "store: this version supports sqlite only; leave it out, or write 'store: sqlite'"
