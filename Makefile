@@ -8,9 +8,9 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 # Debian packages that the tests need, as PACKAGE or PACKAGE:COMMAND.
-TEST_TOOLS := chromium:chromium
+TEST_TOOLS := chromium:chromium prometheus:promtool prometheus-alertmanager:amtool
 
-.PHONY: help setup tools server run demo test lint soak bench chaos fuzz lock clean
+.PHONY: help setup tools server run demo test lint soak bench chaos fuzz grafana lock clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -49,6 +49,9 @@ chaos: setup server  ## random faults on the real server for MINUTES (default 10
 
 fuzz: setup  ## coverage-guided fuzzing of configuration, webhooks and the socket protocol
 	@$(BIN)/python -m tests.fuzz
+
+grafana: setup  ## write alerts and dashboards anew from grafana/source (DOCS=URL: where their runbook is)
+	@$(BIN)/python -m grafana.generate $(if $(DOCS),--docs $(DOCS))
 
 lock:  ## write requirements/*.txt anew (UPGRADE=1: with newer versions); needs uv
 	@dev/lock.sh

@@ -1,0 +1,1 @@
+"""Alerts, recording rules, examples of them, dashboards: data, and the few functions that write it down."""

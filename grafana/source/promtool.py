@@ -1,0 +1,119 @@
+"""The examples as tests for promtool."""
+
+from __future__ import annotations
+
+import re
+
+from grafana.source.alerts import GROUPS
+from grafana.source.examples import (
+    EXAMPLES,
+    NONE,
+    SAMPLE_SECONDS,
+    TARGET,
+    Example,
+    agent,
+    healthy,
+    name,
+)
+from grafana.source.model import Alert, AlertGroup, seconds
+
+EVERY = f"{SAMPLE_SECONDS}s"
+RULES = "../rules/livekit-supervisor-alerts.yml"
+FIRING = 'ALERTS{alertstate="firing"}'
+FIRING_NAMES = f"count by (alertname) ({FIRING})"
+WATCHED = ("10m", "29m50s", "30m10s", "30m30s", "31m", "32m", "35m", "40m", "50m", "1h")
+
+
+def of_group(group: AlertGroup, docs: str) -> object:
+    """Each alert fires when it should, and not a moment before."""
+    return _file(
+        [_fires(alert, e, docs) for alert in group.alerts for e in EXAMPLES if e.alert == alert.name]
+    )
+
+
+def silence() -> object:
+    """No alert fires when all is well, when every counter starts anew, or when there is nothing at all."""
+    return _file(
+        [
+            _silent("all is well", healthy()),
+            _silent("the supervisor was restarted, and every counter with it", healthy(restarted=True)),
+            _silent("absent series", {}),
+            _while_livekit_is_away(),
+        ]
+    )
+
+
+def _while_livekit_is_away() -> object:
+    """That alone is told, and not what follows from it."""
+    following = {name("livekit_up"): NONE, agent("agent_up"): NONE, agent("agent_ready"): NONE}
+    away = {"labels": '{alertname="LiveKitUnreachable"}', "value": 1}
+    return {
+        **_silent("but LiveKit is unreachable", {**healthy(), **following}),
+        "promql_expr_test": [
+            {"expr": FIRING_NAMES, "eval_time": time, "exp_samples": [away]} for time in WATCHED
+        ],
+    }
+
+
+def _file(tests: list[object]) -> object:
+    return {"rule_files": [RULES], "evaluation_interval": EVERY, "tests": tests}
+
+
+def _fires(alert: Alert, example: Example, docs: str) -> object:
+    fires = seconds(example.holds_from) + seconds(alert.wait)
+    return {
+        "name": f"{alert.name} fires {alert.wait} after it holds, and not before",
+        "interval": EVERY,
+        "input_series": _series(example.series),
+        "alert_rule_test": [
+            {"eval_time": _time(fires - SAMPLE_SECONDS), "alertname": alert.name, "exp_alerts": []},
+            {
+                "eval_time": _time(fires),
+                "alertname": alert.name,
+                "exp_alerts": [
+                    {
+                        "exp_labels": {**TARGET, "severity": alert.severity, **example.labels},
+                        "exp_annotations": {
+                            key: _filled(text, {**TARGET, **example.labels}, example.value)
+                            for key, text in alert.annotations(docs).items()
+                        },
+                    }
+                ],
+            },
+        ],
+        # Nothing else fires because of it.
+        "promql_expr_test": [
+            {
+                "expr": FIRING_NAMES,
+                "eval_time": _time(fires),
+                "exp_samples": [{"labels": f'{{alertname="{alert.name}"}}', "value": 1}],
+            }
+        ],
+    }
+
+
+def _silent(what: str, series: dict[str, str]) -> object:
+    tests = [{"expr": FIRING, "eval_time": time, "exp_samples": []} for time in WATCHED]
+    return {
+        "name": f"nothing fires: {what}",
+        "interval": EVERY,
+        "input_series": _series(series),
+        "promql_expr_test": tests,
+    }
+
+
+def _series(series: dict[str, str]) -> list[object]:
+    return [{"series": selector, "values": values} for selector, values in series.items()]
+
+
+def _filled(text: str, labels: dict[str, str], value: str) -> str:
+    text = re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], text)
+    return re.sub(r"\{\{ \$value[^}]*\}\}", value, text)
+
+
+def _time(total: int) -> str:
+    return f"{total // 60}m{total % 60}s" if total % 60 else f"{total // 60}m"
+
+
+ALL = {group.name.removeprefix("livekit-supervisor").strip("-") or "daemon": group for group in GROUPS}
+"""File name to group."""
