@@ -57,6 +57,7 @@ from supervisor.reconcile.schedule import Schedule, tick
 from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
 from supervisor.store.sqlite import SqliteStore
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MEASURE_SECONDS = 5.0
 EXACT_EVERY = 6
 """Looks: memory is estimated each time, which counts what forks share twice, and measured every so often."""
@@ -206,6 +207,8 @@ class Daemon:
                     banner(self._settings, lambda text: print(text, flush=True))
                 await self._stopping.wait()
                 await self._shut_down()
+                # A second signal now would only spoil the exit code of a stop that is done.
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             self._bus.publish(DaemonStopped())
 
     def _addresses(self) -> tuple[tuple[str, int], tuple[str, int] | None]:
@@ -294,7 +297,7 @@ class Daemon:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_stop_signal, number.name)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
 
