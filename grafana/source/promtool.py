@@ -92,7 +92,7 @@ def _fires(alert: Alert, example: Example, docs: str) -> object:
     }
 
 
-def _silent(what: str, series: dict[str, str]) -> object:
+def _silent(what: str, series: dict[str, str]) -> dict[str, object]:
     tests = [{"expr": FIRING, "eval_time": time, "exp_samples": []} for time in WATCHED]
     return {
         "name": f"nothing fires: {what}",
