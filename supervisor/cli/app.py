@@ -273,6 +273,53 @@ def logs(
     show_logs(_installation(context), agent, follow=follow, lines=lines, as_json=json)
 
 
+@app.command(
+    rich_help_panel=LOOKING,
+    epilog="Example: `livekit-supervisor diagnose --bundle report.tar.gz`",
+)
+def diagnose(
+    context: typer.Context,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Make an empty room for a moment, to see whether webhooks arrive and how rooms are set.",
+        ),
+    ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write all of it into a .tar.gz for a bug report, secrets removed."
+        ),
+    ] = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Look at everything: configuration, daemon, processes, LiveKit and its settings, rooms, logs, machine.
+
+    Each finding comes with what shows it and the command, or the lines of livekit.yaml, that mend it. Works
+    without the daemon, too, and touches nothing. Exits with 1 when something is wrong now.
+    """
+    from supervisor.cli import diagnose_view
+    from supervisor.cli.diagnose import diagnose as look
+    from supervisor.cli.progress import progress
+
+    with progress() as tell:
+        report, situation = look(_config_file(context), os.environ, probe=probe, tell=tell)
+    if json:
+        print_json(report.document())
+    else:
+        console().print(diagnose_view.render(report))
+    if bundle is not None:
+        from supervisor.cli.diagnose_bundle import write_bundle
+
+        names = write_bundle(bundle, report, diagnose_view.as_text(report), situation)
+        print_error(
+            f"{bundle}: {', '.join(names)}\nIt names rooms and people: look into it before you send it."
+        )
+    raise typer.Exit(ExitCode.WRONG if report.wrong else ExitCode.FINE)
+
+
 # --- act ----------------------------------------------------------------------------------------------
 
 

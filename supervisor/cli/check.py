@@ -69,10 +69,15 @@ def check_file(file: Path, environ: Mapping[str, str], *, online: bool) -> Repor
         settings = load(file, environ)
     except ConfigError as error:
         return Report(file, 0, tuple(Finding("error", *_place(p), p.message) for p in error.problems))
-    found = [*_check_scripts(file, settings.agents), *_check_environments(file, settings.agents)]
+    found = check_settings(file, settings)
     if online:
         found += asyncio.run(_check_livekit(file, settings))
     return Report(file, len(settings.agents), tuple(found))
+
+
+def check_settings(file: Path, settings: Settings) -> list[Finding]:
+    """Scripts and Python environments."""
+    return [*_check_scripts(file, settings.agents), *_check_environments(file, settings.agents)]
 
 
 def _place(problem: object) -> tuple[str, int | None, str]:

@@ -24,6 +24,7 @@ from supervisor.config.types import Surroundings
 @dataclass(frozen=True, slots=True)
 class Installation:
     file: Path
+    state: Path
     runtime: Path
     logs: Path
     agents: tuple[Reference, ...]
@@ -43,7 +44,7 @@ def locate(file: Path, environ: Mapping[str, str]) -> Installation:
             "\n".join(_problem(file, line, "", message) for line, message in problems), ExitCode.USAGE
         )
     paths = _paths(file, document, data.get("paths"), environ)
-    return Installation(file, paths.runtime, paths.logs, _agents(data.get("agents")))
+    return Installation(file, paths.state, paths.runtime, paths.logs, _agents(data.get("agents")))
 
 
 def _read(file: Path) -> str:

@@ -85,7 +85,7 @@ def test_every_line_is_a_document() -> None:
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Installation:
-    return Installation(tmp_path / "config.yaml", tmp_path, tmp_path, (AGENT,))
+    return Installation(tmp_path / "config.yaml", tmp_path, tmp_path, tmp_path, (AGENT,))
 
 
 def test_logs_by_name(installation: Installation, log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,23 @@
+"""What is going on, for whoever waits.
+
+One rule: one line on standard error, on a terminal only, gone when it is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.status import Status
+
+    from supervisor.cli.screen import console
+
+    with Status("", console=console(stderr=True)) as status:
+        yield status.update
