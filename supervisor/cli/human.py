@@ -104,6 +104,8 @@ class Human:
         self._connection: Connection | None = None
         self._talking = False
         self._returning: asyncio.Task[None] | None = None
+        self._old: asyncio.Task[None] | None = None
+        """Closes the connection that was lost."""
         self._pulse = asyncio.Event()
 
     # --- being there ------------------------------------------------------------------------------
@@ -136,6 +138,9 @@ class Human:
             self._returning.cancel()
             await asyncio.wait([self._returning])
             self._returning = None
+        if self._old is not None:
+            await asyncio.wait([self._old])
+            self._old = None
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
@@ -229,7 +234,8 @@ class Human:
         self._connection = None
         self._happened(What.LOST, detail=reason)
         again = self._policy is Rejoin.WHEN_LOST and not final
-        self._returning = asyncio.create_task(self._return(connection, again))
+        self._old = asyncio.create_task(connection.close())
+        self._returning = asyncio.create_task(self._return(self._old, again))
 
     # --- inside -----------------------------------------------------------------------------------
 
@@ -255,8 +261,8 @@ class Human:
             token = token.with_room_config(api.RoomConfiguration(agents=agents))
         return token.to_jwt()
 
-    async def _return(self, old: Connection, again: bool) -> None:
-        await old.close()
+    async def _return(self, old: asyncio.Task[None], again: bool) -> None:
+        await asyncio.wait([old])  # whoever leaves meanwhile ends this, and not the closing
         while again and self._connection is None:
             with contextlib.suppress(JoinFailed):
                 await self.join()
