@@ -111,23 +111,24 @@ class Prometheus:
         """Those of every series that the selector finds."""
         return cast(list[dict[str, str]], await self.get("/api/v1/series", **{"match[]": selector}))
 
-    async def alerts(self) -> set[tuple[str, str]]:
-        """Name and state of all that are pending or firing."""
-        found = (await self.get("/api/v1/alerts"))["alerts"]
-        return {(alert["labels"]["alertname"], alert["state"]) for alert in found}
+    async def firing(self, **labels: str) -> set[str]:
+        """The names of alerts that fire with these labels."""
+        return {told["alertname"] for told in await self._firing() if labels.items() <= told.items()}
 
-    async def firing(self) -> set[str]:
-        return {name for name, state in await self.alerts() if state == "firing"}
+    async def _firing(self) -> list[dict[str, str]]:
+        found = (await self.get("/api/v1/alerts"))["alerts"]
+        return [alert["labels"] for alert in found if alert["state"] == "firing"]
 
     async def fires(self, name: str, within: float) -> dict[str, str]:
         """Wait until that alert fires; its labels."""
+        found: list[dict[str, str]] = []
 
         async def fired() -> bool:
-            return name in await self.firing()
+            found.extend(told for told in await self._firing() if told["alertname"] == name)
+            return bool(found)
 
         await self.until(fired, within, name)
-        found = (await self.get("/api/v1/alerts"))["alerts"]
-        return next(cast(dict[str, str], a["labels"]) for a in found if a["labels"]["alertname"] == name)
+        return found[0]
 
     async def ends(self, name: str, within: float) -> None:
         """Wait until that alert fires no more."""
