@@ -40,8 +40,8 @@ def _decode(line: bytes) -> dict[str, object]:
     if len(line) >= MAX_LINE:
         raise FramingError("line too long")
     try:
-        message = json.loads(line)
-    except ValueError as error:
+        message = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
         raise FramingError(f"not JSON: {error}") from None
     if not isinstance(message, dict):
         raise FramingError("not a JSON object")

@@ -6,11 +6,14 @@ fields and unknown messages are passed over, so that both may be added without a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, Union
 
 VERSION = 1
+
+_MAX_FLOAT = sys.float_info.max
 
 
 class MessageError(Exception):
@@ -274,7 +277,8 @@ class _Reader:
         value = self.wire.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        # NaN fails every comparison, and a whole number may be larger than any that a clock takes.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MAX_FLOAT:
             raise self._wrong(name, "a number that is not negative")
         return float(value)
 

@@ -8,12 +8,14 @@ asked for anew, so that a script that does not want a track is not given it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from livekit import rtc
 
 SUBSCRIBED_BY = 1.5
 """Seconds within which a track that was published again should be ours again."""
+LET_GO_AFTER = 0.5
 BETWEEN = 0.1
 
 _Source = tuple[str, int]
@@ -24,6 +26,7 @@ class Subscriptions:
     """Those of one job's room; to be attached before it connects."""
 
     def __init__(self, room: rtc.Room) -> None:
+        self._room = room
         self._wanted: set[_Source] = set()
         self._asking: set[asyncio.Future[Any]] = set()
         room.on("track_published", self._published)
@@ -42,14 +45,17 @@ class Subscriptions:
     def _unsubscribed(
         self, _track: Any, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant
     ) -> None:
-        if who.track_publications.get(publication.sid) is publication:
-            self._wanted.discard((who.identity, publication.source))  # still there: the script let go of it
+        self._spawn(self._judge(publication, who))
+
+    async def _judge(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
+        """A track that is still published a while later was let go of by the script: it is not wanted."""
+        await asyncio.sleep(LET_GO_AFTER)
+        if self._is_there(publication, who) and publication.track is None:
+            self._wanted.discard((who.identity, publication.source))
 
     def _published(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
         if (who.identity, publication.source) in self._wanted:
-            task = asyncio.ensure_future(self._ask_anew(publication, who))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._spawn(self._ask_anew(publication, who))
 
     async def _ask_anew(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> None:
         await asyncio.sleep(SUBSCRIBED_BY)
@@ -63,5 +69,11 @@ class Subscriptions:
             await asyncio.sleep(BETWEEN)
             publication.set_subscribed(True)
 
+    def _is_there(self, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant) -> bool:
+        present = self._room.remote_participants.get(who.identity) is who
+        return present and who.track_publications.get(publication.sid) is publication
 
-__all__ = ["Subscriptions"]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
