@@ -8,7 +8,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 # Debian packages that the tests need, as PACKAGE or PACKAGE:COMMAND.
-TEST_TOOLS := chromium:chromium prometheus:promtool prometheus-alertmanager:amtool
+TEST_TOOLS := chromium:chromium systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool
 
 .PHONY: help setup tools server run demo test lint soak bench chaos fuzz grafana lock clean
 

@@ -412,6 +412,70 @@ def schema(
     print(schema_reference.render() if reference else json_schema.render(), end="")
 
 
+@app.command(
+    rich_help_panel=SETTING_UP,
+    epilog="Example: `sudo livekit-supervisor install-service --config /etc/livekit-supervisor/config.yaml`",
+)
+def install_service(
+    context: typer.Context,
+    user: Annotated[
+        bool, typer.Option("--user", help="For your user's systemd instead of the machine's.")
+    ] = False,
+    write: Annotated[bool, typer.Option("--write", help="Write the files, too, not only show them.")] = False,
+    program: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="The livekit-supervisor to run; this one, if left out."),
+    ] = None,
+    json: Json = False,
+    config: Config = None,
+) -> None:
+    """Show, or write, the systemd units that run this configuration at boot.
+
+    Without --write nothing is touched. What comes next, and what you have to see to, is said after the files.
+    """
+    from supervisor.cli import install_service as service
+
+    plan = service.plan(_config_file(context), os.environ, user=user, program=program)
+    if write:
+        service.write(plan.units)
+    if json:
+        print_json(plan.document(written=write))
+        return
+    for unit in plan.units:
+        print(f"# {'wrote' if write else 'would write'} {unit.path}")
+        if not write:
+            print(unit.content)
+    for note in plan.notes:
+        print_error(f"note: {note}")
+    print("# next:" if write else "# next, after the same with --write:")
+    print("\n".join(plan.commands))
+
+
+@app.command(hidden=True)
+def clean_up(
+    context: typer.Context,
+    after_stop: Annotated[
+        bool, typer.Option("--after-stop", help="Only if the daemon had been told to stop.")
+    ] = False,
+    config: Config = None,
+) -> None:
+    """End workers that are left over while no daemon runs; systemd's unit does so after a stop."""
+    from supervisor.daemon.cleanup import clean_up as end_workers
+    from supervisor.process.files import StateDirectoryError
+    from supervisor.process.instance import AlreadyRunning
+
+    try:
+        ended = end_workers(_installation(context).state, after_stop=after_stop)
+    except AlreadyRunning as error:
+        if after_stop:
+            return
+        raise CliError(str(error), ExitCode.TAKEN) from error
+    except StateDirectoryError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
+    if ended:
+        print(f"ended {', '.join(map(str, ended))}")
+
+
 # --- from the outside -----------------------------------------------------------------------------------
 
 

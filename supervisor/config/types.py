@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,7 +149,11 @@ Store = Annotated[Line, AfterValidator(_store)]
 
 def absolute(text: str, folder: Path) -> Path:
     """Relative to ``folder``; links are kept, since a virtual environment's Python is one."""
-    return Path(os.path.abspath(folder / Path(text).expanduser()))
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of a user that does not exist") from None
+    return Path(os.path.abspath(folder / path))
 
 
 def _path(value: object, info: ValidationInfo) -> Path:
@@ -173,19 +178,38 @@ def _path_without(fault: Callable[[Path], str]) -> Callable[[object, ValidationI
 
 
 def _file_fault(path: Path) -> str:
-    if not path.exists():
-        return "there is no such file"
-    if not path.is_file():
+    mode = _mode(path)
+    if isinstance(mode, OSError):
+        return _absence("file", mode)
+    if not stat.S_ISREG(mode):
         return "is not a file"
     return "" if os.access(path, os.R_OK) else "cannot be read by this user"
 
 
 def _folder_fault(path: Path) -> str:
-    return "" if path.is_dir() else "there is no such directory"
+    mode = _mode(path)
+    if isinstance(mode, OSError):
+        return _absence("directory", mode)
+    return "" if stat.S_ISDIR(mode) else "there is no such directory"
 
 
 def _program_fault(path: Path) -> str:
-    return "" if path.is_file() and os.access(path, os.X_OK) else "is no executable file"
+    mode = _mode(path)
+    executable = not isinstance(mode, OSError) and stat.S_ISREG(mode) and os.access(path, os.X_OK)
+    return "" if executable else "is no executable file"
+
+
+def _mode(path: Path) -> int | OSError:
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        return error
+
+
+def _absence(what: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return f"there is no such {what}"
+    return f"cannot be looked at by this user: {error.strerror}"
 
 
 def _python(value: object, info: ValidationInfo) -> object:

@@ -19,12 +19,15 @@ from typing import Any
 from supervisor import __version__
 from supervisor.config import ConfigError, Settings, load
 from supervisor.daemon import guard_files, specs
+from supervisor.daemon.cleanup import StopNote
 from supervisor.daemon.commands import WRONG, Answer, CommandDesk
 from supervisor.daemon.development import SERVER_ID, Development, banner
 from supervisor.daemon.documents import Documents
 from supervisor.daemon.evidence import DeathEvidence
 from supervisor.daemon.gauges import Gauges
+from supervisor.daemon.notify import Notifier
 from supervisor.daemon.rogues import RogueHunt
+from supervisor.daemon.watchdog import Watchdog
 from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
 from supervisor.daemon.wishes import StopWishes
 from supervisor.endpoints import timeline
@@ -39,6 +42,7 @@ from supervisor.events import (
     DaemonStopped,
     DaemonStopping,
     EventBus,
+    Loop,
     StoreFailed,
 )
 from supervisor.livekit.api import LiveKitClient
@@ -65,6 +69,9 @@ SCAN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
 PRUNE_SECONDS = 3600.0
 ROTATE_SECONDS = 5.0
+MARGIN_SECONDS = 15.0
+"""Beside the longest drain and kill: for the development server, the sockets and the store."""
+HAND_OVER_SECONDS = 15.0
 TIMELINE_ENTRIES = 200
 """On the status page, from before this daemon was started."""
 
@@ -85,6 +92,8 @@ class Daemon:
         self._stop_reason = ""
         self._keep_workers = False
         self._guard = guard_files.install(settings.paths.state)
+        self._stop_note = StopNote(settings.paths.state)
+        self._notifier = Notifier.from_environ(os.environ)
         self._build()
 
     def _build(self) -> None:
@@ -146,6 +155,18 @@ class Daemon:
         self._gauges = Gauges(
             self._metrics, self._workers, self._rooms, self._book, lambda: self._rogues.unresolved
         )
+        self._watchdog = Watchdog(
+            self._notifier,
+            bus,
+            clock,
+            {
+                Loop.WORKERS: lambda: self._workers.waiting,
+                Loop.ROOMS: lambda: self._rooms.waiting,
+                Loop.SCAN: lambda: 1,  # it is always waited for: it comes every few seconds
+            },
+            call_timeout=livekit.timeout,
+        )
+        bus.subscribe(self._watchdog)
         self._build_endpoints(instance)
 
     def _build_endpoints(self, instance: str) -> None:
@@ -189,6 +210,7 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             log = self._open_log()
             stack.callback(log.close)
+            self._stop_note.remove()
             self._store.start()
             stack.push_async_callback(self._store.aclose)
             self._feed.preload(await self._store.recent(timeline.LINES, TIMELINE_ENTRIES))
@@ -203,6 +225,7 @@ class Daemon:
             stack.push_async_callback(self._control.aclose)
             async with self._loops():
                 self._handle_signals()
+                self._notifier.ready()
                 if self._development is not None:
                     banner(self._settings, lambda text: print(text, flush=True))
                 await self._stopping.wait()
@@ -264,7 +287,7 @@ class Daemon:
         loops: list[Coroutine[Any, Any, None]] = [
             self._workers.run(),
             self._rooms.run(),
-            tick(self._clock, self._bus, self._book.tick, self._on_late),
+            tick(self._clock, self._bus, self._on_tick, self._on_late),
             self._rooms.resync(0.0),
             self._rogues.scan(),
         ]
@@ -319,7 +342,10 @@ class Daemon:
     async def _shut_down(self) -> None:
         self._bus.publish(DaemonStopping(reason=self._stop_reason))
         if self._keep_workers:
+            self._notifier.stopping(HAND_OVER_SECONDS)
             return
+        self._stop_note.write()
+        self._notifier.stopping(self._longest_stop() + MARGIN_SECONDS)
         self._end_workers(drain=max((w.spec.policy.drain for w in self._documents.agents()), default=0.0))
         await self._workers.wait_until(
             lambda: all(worker.handle is None for worker in self._documents.agents())
@@ -333,6 +359,10 @@ class Daemon:
 
     def _end_workers(self, *, drain: float) -> None:
         self._workers.shut_down([worker.spec.id for worker in self._documents.agents()], drain=drain)
+
+    def _longest_stop(self) -> float:
+        policies = [worker.spec.policy for worker in self._documents.agents()]
+        return max((policy.drain + policy.kill for policy in policies), default=0.0)
 
     # --- reload ---
 
@@ -395,9 +425,8 @@ class Daemon:
         await self._rooms.resync(self._settings.rooms.resync * 0.8)
 
     async def _probe(self) -> None:
-        """While LiveKit is away, ask once a second: whoever waits for it is told at once."""
-        if not self._health.is_up():
-            await self._client.list_rooms()
+        """That LiveKit has gone, or come back, is known within a second, also when nothing else asks it."""
+        await self._client.ping()
 
     async def _measure(self) -> None:
         """Exact memory, which costs some 2 ms per 100 MB, in a thread, and only every few looks."""
@@ -431,6 +460,11 @@ class Daemon:
         for fault in faults - self._log_faults:
             self._bus.publish(StoreFailed(operation="log rotation", error=fault))
         self._log_faults = frozenset(faults)
+
+    def _on_tick(self) -> None:
+        self._book.tick()
+        self._watchdog.tick()
+        self._notifier.status(self._documents.summary())
 
     def _on_late(self, seconds: float) -> None:
         del seconds

@@ -72,6 +72,16 @@ class Documents:
             "problems": self._problems(),
         }
 
+    def summary(self) -> str:
+        """The same in a line, for ``systemctl status``."""
+        wanted = [worker for worker in self.agents() if worker.wanted]
+        ready = sum(worker.state is WorkerState.READY for worker in wanted)
+        rooms = self._rooms.counts()
+        wrong = rooms[RoomState.MISSING_AGENT] + rooms[RoomState.CONFLICT]
+        livekit = "LiveKit reached" if self._health.is_up() else "LiveKit not reached"
+        told = f"{ready} of {len(wanted)} agents ready, {rooms[RoomState.HEALTHY]} rooms with their agent"
+        return f"{told}, {wrong} rooms wrong; {livekit}" if wrong else f"{told}; {livekit}"
+
     def _agent(self, worker: Worker) -> Document:
         return {
             "id": worker.spec.id,

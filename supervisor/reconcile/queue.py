@@ -95,6 +95,11 @@ class KeyedQueue:
         """No timed look at this key any more."""
         self._due.pop(key, None)
 
+    @property
+    def waiting(self) -> int:
+        """Keys that nobody has taken yet; where the loop turns, there are none for long."""
+        return len(self._ready)
+
     def __len__(self) -> int:
         return len(self._dirty) + len(self._work)
 

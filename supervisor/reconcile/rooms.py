@@ -129,6 +129,11 @@ class RoomReconciler:
         )
         book.listen(self)
 
+    @property
+    def waiting(self) -> int:
+        """Keys that nobody has taken yet: for the watchdog."""
+        return self._reconciler.queue.waiting
+
     async def run(self) -> None:
         """Until cancelled."""
         await self._reconciler.run()

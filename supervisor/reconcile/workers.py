@@ -170,6 +170,11 @@ class WorkerReconciler:
     def listen(self, rooms: RoomWaker) -> None:
         self._rooms = rooms
 
+    @property
+    def waiting(self) -> int:
+        """Keys that nobody has taken yet: for the watchdog."""
+        return self._reconciler.queue.waiting
+
     async def run(self) -> None:
         """Until cancelled; running processes are left alone."""
         try:
