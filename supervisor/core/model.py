@@ -184,13 +184,14 @@ class JobDeath(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeadJob:
-    """A job whose process is known to be dead: its participant, if listed, is a ghost."""
+    """A job that is known to be over: its participant, if listed, is a ghost, and its dispatch is spent."""
 
     job_id: str
     identity: str
     agent_id: str
     room: str
-    cause: JobDeath
+    cause: JobDeath | None
+    """None: it ended in good order and by itself."""
     died_at: float
     dispatch_id: str = ""
 

@@ -40,6 +40,8 @@ SETTLE = 0.5
 """Seconds that a worker has been ready, after which an older dispatch without a job is known to be lost."""
 DEAD_REMEMBERED = 60.0
 """Seconds that a dead job is remembered: ghosts last 21 s, and a stale read may list one once more."""
+LISTED_AFTER = 2.0
+"""Seconds for which a stale list may show an agent that has left in good order."""
 LIVEKIT_RESTART_BLAMED = 60.0
 """Seconds after LiveKit came back in which a silent room is blamed on that."""
 RETRY = BackoffPolicy(initial=1.0, factor=2.0, max=30.0)
@@ -213,7 +215,8 @@ def _look(
 ) -> _Look:
     dead = {d.identity: d for d in memory.dead}
     holder = facts.claim.identity if facts.claim is not None else None
-    counted = [p for p in participants if p.is_agent and not _ignored(p, policy)]
+    left = {d.identity for d in memory.dead if d.cause is None and now - d.died_at < LISTED_AFTER} - {holder}
+    counted = [p for p in participants if p.is_agent and p.identity not in left and not _ignored(p, policy)]
     ghosts = tuple((p, dead[p.identity]) for p in counted if p.identity in dead and p.identity != holder)
     ghost_identities = {p.identity for p, _ in ghosts}
     agents = tuple(p for p in counted if p.identity not in ghost_identities)
@@ -560,11 +563,16 @@ def _missing(
 def _note_silence(look: _Look, memory: RoomMemory, now: float) -> RoomMemory:
     since = memory.silent_since
     cause = memory.cause
-    deaths = [d for d in memory.dead if memory.had_agent or look.ghosts]
+    newcomer = memory.state is RoomState.EMPTY
+    deaths = [(d.died_at, d.cause) for d in memory.dead if d.cause and (memory.had_agent or look.ghosts)]
     if cause is None and deaths:
-        last = max(deaths, key=lambda d: d.died_at)
-        cause = RecoveryCause(last.cause.value)
-        since = last.died_at if since is None else min(since, last.died_at)
+        died_at, death = max(deaths)
+        cause = RecoveryCause(death.value)
+        if not newcomer:
+            since = died_at if since is None else min(since, died_at)
+    elif cause is None and newcomer and memory.dead:
+        # The agent was here and has ended; LiveKit dispatches to a room that is there already for nobody.
+        cause = RecoveryCause.OTHER
     return replace(memory, silent_since=now if since is None else since, cause=cause)
 
 

@@ -67,6 +67,8 @@ class Job:
     humans: int | None = None
     """In its room, as it reports; None until it has."""
     kill_at: float | None = None
+    told_by: JobDeath | None = None
+    """It has been told to leave because of that, and would not have ended by itself."""
     cause: JobDeath = JobDeath.JOB_DEATH
     suspect_since: float | None = None
 
@@ -262,14 +264,14 @@ class ClaimBook:
             job.link = None
 
     def goodbye(self, job_id: str, reason: str) -> None:
-        """The job has ended in good order."""
+        """The job has ended in good order, and nothing more comes of its dispatch."""
         job = self._forget(job_id)
         if job is None:
             return
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
             self._release(claim, reason)
-        self.rooms.wake(job.room)
+        self.rooms.note_death(_over(job, job.told_by, self._clock()))
 
     def busy_rooms(self, agent_id: str) -> int:
         """Rooms of this agent with a human in them, or of which nobody knows."""
@@ -295,10 +297,11 @@ class ClaimBook:
         self.tell_to_leave(job_id, reason)
         self.rooms.wake(room)
 
-    def tell_to_leave(self, job_id: str, reason: str) -> None:
+    def tell_to_leave(self, job_id: str, reason: str, cause: JobDeath | None = None) -> None:
         job = self._jobs.get(job_id)
         if job is None:
             return
+        job.told_by = cause
         if job.link is not None:
             job.link.leave(reason, self.table.epoch + 1)
         job.kill_at = self._clock() + LEAVE_SECONDS
@@ -373,17 +376,7 @@ class ClaimBook:
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job.job_id:
             self._release(claim, "the job died")
-        self.rooms.note_death(
-            DeadJob(
-                job_id=job.job_id,
-                identity=job.identity,
-                agent_id=job.agent_id,
-                room=job.room,
-                cause=job.cause,
-                died_at=now,
-                dispatch_id=job.dispatch_id,
-            )
-        )
+        self.rooms.note_death(_over(job, job.cause, now))
 
     def _forget(self, job_id: str) -> Job | None:
         job = self._jobs.pop(job_id, None)
@@ -401,6 +394,18 @@ class ClaimBook:
 
     def _save(self, claim: Claim, create_time: float) -> None:
         self._store.save_claim(StoredClaim(replace(claim, expires_at=0.0, since=0.0), create_time))
+
+
+def _over(job: Job, cause: JobDeath | None, now: float) -> DeadJob:
+    return DeadJob(
+        job_id=job.job_id,
+        identity=job.identity,
+        agent_id=job.agent_id,
+        room=job.room,
+        cause=cause,
+        died_at=now,
+        dispatch_id=job.dispatch_id,
+    )
 
 
 def _dead(claim: Claim, cause: JobDeath, now: float) -> DeadJob:

@@ -259,7 +259,8 @@ class RoomReconciler:
     @staticmethod
     def _over(room: _Room, facts: RoomFacts, now: float) -> bool:
         """An empty, unlisted room is over, unless a job holds it and may be on its way back."""
-        return facts.claim is None and not any(now - d.died_at < 1.0 for d in room.memory.dead)
+        died = any(d.cause is not None and now - d.died_at < 1.0 for d in room.memory.dead)
+        return facts.claim is None and not died
 
     def _forget(self, name: str, why: str) -> None:
         room = self._rooms.pop(name, None)

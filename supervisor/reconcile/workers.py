@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.core import worker_plan
-from supervisor.core.model import AgentView
+from supervisor.core.model import AgentView, JobDeath
 from supervisor.core.ports import ExitStatus, ProcessHandle, ProcessHost, ProcessSpec, SpawnFailed
 from supervisor.core.worker_plan import Ending, EndReason, WorkerPolicy, WorkerView, after_exit, begin_ending
 from supervisor.core.worker_state import HAS_PROCESS, WorkerEvent, WorkerState, transition
@@ -509,7 +509,9 @@ class WorkerReconciler:
         worker.ending = ending
         self._move(worker, WorkerEvent.STOP, f"stopping: {ending.reason}")
         for job in self._book.jobs_of(worker.spec.id):
-            self._book.tell_to_leave(job.job_id, f"worker stops: {ending.reason}")
+            self._book.tell_to_leave(
+                job.job_id, f"worker stops: {ending.reason}", cause=JobDeath.WORKER_DEATH
+            )
         self._signal(worker, signal.SIGTERM, ending.reason)
 
     def _finish_drain(self, worker: Worker, ending: Ending) -> None:

@@ -66,7 +66,7 @@ def claim(job: str, *, state: ClaimState = ClaimState.LIVE, number: int = 1, joi
     return Claim("room", "alice", job, 1, state, NOW + 10, f"agent-{job}", f"D{number}", 77, joined)
 
 
-def dead(job: str, *, cause: JobDeath = JobDeath.WORKER_DEATH, at: float = NOW - 1) -> DeadJob:
+def dead(job: str, *, cause: JobDeath | None = JobDeath.WORKER_DEATH, at: float = NOW - 1) -> DeadJob:
     return DeadJob(job, f"agent-{job}", "alice", "room", cause, at)
 
 
@@ -287,6 +287,45 @@ class TestGhosts:
     def test_but_not_while_they_are_listed(self) -> None:
         memory = RoomMemory(dead=(dead("J1", at=NOW - 600),))
         assert decide(self.GIVEN, memory).memory.dead == memory.dead
+
+
+class TestAnEndInGoodOrder:
+    ENDED = RoomMemory(dead=(dead("J1", cause=None),), had_agent=True, target=Target("Alice", "alice"))
+
+    def test_its_dispatch_is_spent_whether_or_not_a_human_is_there(self) -> None:
+        spent = (DeleteDispatch("D1", K.GHOST_AGENT, "alice"),)
+        for given in (
+            facts(dispatches=(dispatch(1, "J1"),)),
+            facts(HUMAN, dispatches=(dispatch(1, "J1"),)),
+        ):
+            decision = decide(given, self.ENDED)
+            assert decision.actions == spent
+            assert decision.conflicts == ()
+
+    def test_a_human_whom_the_agent_has_left_gets_another_after_the_grace(self) -> None:
+        first = decide(facts(HUMAN), self.ENDED)
+        assert first.actions == ()
+        later = decide(facts(HUMAN), first.memory, now=NOW + 2)
+        assert later.actions == (CreateDispatch(Target("Alice", "alice")),)
+
+    def test_a_human_who_comes_when_it_has_ended_waits_for_nothing(self) -> None:
+        empty = decide(facts(), self.ENDED)
+        assert decide(facts(HUMAN), empty.memory).actions == (CreateDispatch(Target("Alice", "alice")),)
+
+    def test_the_silence_of_a_newcomer_begins_with_their_coming(self) -> None:
+        died = replace(self.ENDED, dead=(dead("J1", at=NOW - 20),))
+        empty = decide(facts(), died)
+        assert decide(facts(HUMAN), empty.memory).memory.silent_since == NOW
+
+    def test_a_stale_list_that_shows_it_for_a_moment_makes_it_no_ghost(self) -> None:
+        given = facts(HUMAN, agent("J1"))
+        assert decide(given, self.ENDED).conflicts == ()
+        late = decide(given, self.ENDED, now=NOW + 2)
+        assert late.actions == (RemoveParticipant("agent-J1", K.GHOST_AGENT, "alice"),)
+
+    def test_one_that_holds_the_room_has_not_ended(self) -> None:
+        given = facts(HUMAN, agent("J1"), held=claim("J1"))
+        assert decide(given, self.ENDED).state is RoomState.HEALTHY
 
 
 class TestSeveralAgents:
