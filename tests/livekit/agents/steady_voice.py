@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -16,5 +17,10 @@ def no_load(_server: AgentServer) -> float:
     return 0.0
 
 
-server.load_fnc = no_load
-server.update_options(num_idle_processes=1)
+def steady(server: AgentServer) -> None:
+    """Without a threshold: with one, an idle worker says no to the second of two jobs that come at once."""
+    server.load_fnc = no_load
+    server.update_options(num_idle_processes=1, load_threshold=math.inf)
+
+
+steady(server)
