@@ -257,11 +257,11 @@ EXAMPLES: tuple[Example, ...] = (
         {
             name("livekit_requests_total", method="list_rooms", outcome="ok"): "0+8x360",
             name("livekit_requests_total", method="list_participants", outcome="not_found"): "0+1x360",
-            name("livekit_requests_total", method="create_dispatch", outcome="unavailable"): "0x60 0+3x300",
+            name("livekit_requests_total", method="create_dispatch", outcome="unavailable"): "0+3x360",
             name("livekit_up"): UP,
         },
-        "12m",
-        value="20.35%",
+        "10s",  # the first time that there are two samples
+        value="25%",
     ),
     Example(
         "LiveKitWebhooksMissing",
