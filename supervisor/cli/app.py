@@ -413,6 +413,48 @@ def schema(
 
 
 @app.command(
+    name="import",
+    rich_help_panel=SETTING_UP,
+    epilog="Example: `livekit-supervisor import .env /etc/systemd/system/voice-agent.service -o config.yaml`",
+)
+def import_(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files, or folders to look through: .env, .service, start scripts, supervisord's, PM2's.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write it there, and LiveKit's secret beside it."
+        ),
+    ] = None,
+    observe: Annotated[
+        bool,
+        typer.Option("--observe", help="Stand in for the old workers, to observe only: none is started."),
+    ] = False,
+) -> None:
+    """Make a config.yaml from the pieces of an older installation.
+
+    Files are read, never run. What could not be told stands in the result as a comment. It begins by
+    observing: rooms and second processes are reported, and left alone.
+    """
+    from supervisor.cli.importing import import_files, write
+
+    imported = import_files(files, os.environ, output=output, observe=observe)
+    for remark in imported.remarks:
+        print_error(f"not told: {remark}")
+    if output is None:
+        print(imported.config, end="")
+        return
+    for path in write(output, imported):
+        print(f"wrote {path}")
+    print(f"next: livekit-supervisor --config {output} check --online")
+
+
+@app.command(
     rich_help_panel=SETTING_UP,
     epilog="Example: `sudo livekit-supervisor install-service --config /etc/livekit-supervisor/config.yaml`",
 )
