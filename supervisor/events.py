@@ -8,6 +8,7 @@ subscribers.  An event class is a frozen dataclass; its name in snake case is it
 
 from __future__ import annotations
 
+import functools
 import re
 import traceback
 from collections.abc import Callable
@@ -85,12 +86,26 @@ class Event:
 
     @classmethod
     def name(cls) -> str:
-        return _BOUNDARY.sub("_", cls.__name__.replace("LiveKit", "Livekit")).lower()
+        return _snake(cls.__name__)
 
     def data(self) -> dict[str, object]:
         """The fields as plain values, without those that are None or empty text."""
-        pairs = ((f.name, getattr(self, f.name)) for f in fields(self))
+        pairs = ((name, getattr(self, name)) for name in _field_names(type(self)))
         return {k: (v.value if isinstance(v, StrEnum) else v) for k, v in pairs if v is not None and v != ""}
+
+
+@functools.cache  # asked several times for each event, thousands of which may be published in a second
+def _snake(name: str) -> str:
+    return _BOUNDARY.sub("_", name.replace("LiveKit", "Livekit")).lower()
+
+
+_FIELD_NAMES: dict[type[Event], tuple[str, ...]] = {}
+
+
+def _field_names(event: type[Event]) -> tuple[str, ...]:
+    if event not in _FIELD_NAMES:
+        _FIELD_NAMES[event] = tuple(f.name for f in fields(event))
+    return _FIELD_NAMES[event]
 
 
 # --- the daemon -----------------------------------------------------------------------------------

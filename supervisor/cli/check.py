@@ -76,8 +76,19 @@ def check_file(file: Path, environ: Mapping[str, str], *, online: bool) -> Repor
 
 
 def check_settings(file: Path, settings: Settings) -> list[Finding]:
-    """Scripts and Python environments."""
-    return [*_check_scripts(file, settings.agents), *_check_environments(file, settings.agents)]
+    """Scripts and Python environments, and what this version does not do yet."""
+    return [
+        *_check_store(file, settings),
+        *_check_scripts(file, settings.agents),
+        *_check_environments(file, settings.agents),
+    ]
+
+
+def _check_store(file: Path, settings: Settings) -> list[Finding]:
+    if settings.store == "sqlite":
+        return []
+    message = "is not shared yet: claims are kept on this host; see docs/several-hosts.md"
+    return [Finding("warning", str(file), None, "store", message)]
 
 
 def _place(problem: object) -> tuple[str, int | None, str]:

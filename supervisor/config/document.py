@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import yaml
+from yaml.composer import ComposerError
 from yaml.constructor import SafeConstructor
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.resolver import Resolver
@@ -20,8 +21,9 @@ from supervisor.config.variables import VariableError, fill_in, has_reference
 Key = str | int
 Path = tuple[Key, ...]
 
-MAX_VALUES = 100_000
-"""Counted with every use of an alias, so that a small file cannot stand for an endless one."""
+MAX_VALUES = 50_000
+"""Counted with every use of an alias, so that a small file cannot stand for an endless one; and counted
+while the file is read, so that no file takes longer than a second or two."""
 
 MAX_DEPTH = 30
 
@@ -37,9 +39,12 @@ class Filled(str):
     __slots__ = ()
 
     def typed(self) -> object:
-        """What YAML would have made of it, had it stood in the file."""
+        """What YAML would have made of it in the file; text, where it only looks like a number."""
         tag = _resolver.resolve(ScalarNode, str(self), (True, False))  # type: ignore[no-untyped-call]
-        return _construct(ScalarNode(tag, str(self)))
+        try:
+            return _construct(ScalarNode(tag, str(self)))
+        except (ValueError, OverflowError):
+            return str(self)
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class _TooMuch(Exception):
 def parse(text: str, environ: Mapping[str, str]) -> Document:
     document = Document()
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line if mark else 0
@@ -77,6 +82,8 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
         document.problems.append(((), line, f"YAML: the character #x{error.character:04x} is not allowed"))
     except RecursionError:
         document.problems.append(((), None, "is nested too deeply"))
+    except (ValueError, OverflowError):  # PyYAML's scanner does not look before it converts
+        document.problems.append(((), None, "YAML: an escape or a number in it is out of range"))
     else:
         if node is None:
             document.problems.append(((), None, "is empty"))
@@ -86,6 +93,22 @@ def parse(text: str, environ: Mapping[str, str]) -> Document:
         except _TooMuch as error:
             document.problems.append(error.problem)
     return document
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops in the middle of a file that is too much anyway."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._nodes = 0
+
+    def compose_node(self, parent: Node | None, index: object) -> Node | None:
+        self._nodes += 1
+        if self._nodes > MAX_VALUES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise ComposerError(None, None, "holds too many values", mark)
+        node: Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
+        return node
 
 
 def _yaml_message(error: yaml.MarkedYAMLError, lines: list[str]) -> str:

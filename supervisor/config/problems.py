@@ -18,8 +18,10 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
+        """One line, whatever it quotes: what is not printable is escaped."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        told = f"{place}: {self.key}: {self.message}" if self.key else f"{place}: {self.message}"
+        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in told)
 
 
 class ConfigError(Exception):

@@ -422,6 +422,7 @@ class Daemon:
     # --- periodic ---
 
     async def _resync(self) -> None:
+        self._workers.wake_all()
         await self._rooms.resync(self._settings.rooms.resync * 0.8)
 
     async def _probe(self) -> None:

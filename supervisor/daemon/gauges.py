@@ -47,7 +47,11 @@ class Gauges:
                 memory_limit_bytes=worker.spec.policy.memory_limit,
             )
         self._metrics.rooms(self._rooms.counts())
-        unresolved = {**self._rooms.unresolved(), ConflictKind.DUPLICATE_PROCESS: self._rogues()}
+        unresolved = {
+            **self._rooms.unresolved(),
+            ConflictKind.DUPLICATE_PROCESS: self._rogues(),
+            ConflictKind.TOO_MANY_ROOMS: sum(worker.over_limit for worker in self._workers.all()),
+        }
         self._metrics.unresolved(unresolved)
 
     def cpu(self, agent_id: str, processes: Mapping[tuple[int, float], float]) -> None:

@@ -24,6 +24,7 @@ MAX_UNREAD = 256 * 1024
 MAX_MESSAGES_PER_SECOND = 1_000
 HELLO_SECONDS = 2.0
 MAX_CONNECTIONS = 4_096
+MAX_INTEGER = 2**53 - 1
 
 
 class GuardServer:
@@ -136,7 +137,7 @@ class _Connection(asyncio.Protocol):
         if not self._within_rate():
             return self._cut("too many messages")
         try:
-            message = json.loads(line)
+            message = _parsed(line)
         except (ValueError, RecursionError):
             return self._cut("a message is no JSON")
         if not isinstance(message, dict):
@@ -172,6 +173,21 @@ class _Connection(asyncio.Protocol):
         self._bus.publish(GuardPeerRefused(pid=self.pid, reason=reason))
         if self._transport is not None:
             self._transport.abort()
+
+
+def _parsed(line: bytes) -> object:
+    """Raises ValueError, also for what is no I-JSON (RFC 7493): LiveKit and the store would not take it."""
+    message: object = json.loads(line.decode(), parse_constant=_integer, parse_int=_integer)
+    if b"\\u" in line:  # half of a surrogate pair, perhaps
+        json.dumps(message, ensure_ascii=False).encode()
+    return message
+
+
+def _integer(digits: str) -> int:
+    """``NaN`` and ``Infinity`` are none."""
+    if abs(value := int(digits)) > MAX_INTEGER:
+        raise ValueError("more digits than a number can be relied on to have")
+    return value
 
 
 def _peer(sock: socket.socket) -> tuple[int, int]:

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.core import worker_plan
+from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import AgentView, JobDeath
 from supervisor.core.ports import ExitStatus, ProcessHandle, ProcessHost, ProcessSpec, SpawnFailed
 from supervisor.core.worker_plan import Ending, EndReason, WorkerPolicy, WorkerView, after_exit, begin_ending
 from supervisor.core.worker_state import HAS_PROCESS, WorkerEvent, WorkerState, transition
 from supervisor.events import (
+    ConflictDetected,
+    ConflictResolved,
     DrainFinished,
     EventBus,
     Loop,
@@ -116,6 +119,8 @@ class Worker:
     """The guard said so before it went."""
     failure: str = ""
     """What the guard, or the spawn, said before it failed."""
+    over_limit: bool = False
+    """It has more rooms than it may have, and that has been told."""
     cleared: bool = False
     """Nothing is left of an earlier process, as far as we know."""
     forgotten: bool = False
@@ -419,11 +424,24 @@ class WorkerReconciler:
             return None
         if worker.handle is None and not worker.wanted and worker.state is not WorkerState.STOPPED:
             self._move(worker, WorkerEvent.ENDED, "stopped")
+        self._count_rooms(worker)
         decision = worker_plan.plan(self._worker_view(worker), self._clock())
         for action in decision.actions:
             await self._apply(worker, action)
         self._changed.set()
         return decision.look_at
+
+    def _count_rooms(self, worker: Worker) -> None:
+        """More rooms than it may have: jobs taken while no daemon answered, or a lower limit by now."""
+        limit = worker.spec.max_rooms
+        over = bool(limit) and len(self._book.table.of_agent(worker.spec.id)) > limit
+        if over and not worker.over_limit:
+            kind, agent_id = ConflictKind.TOO_MANY_ROOMS, worker.spec.id
+            self._bus.publish(ConflictDetected(kind=kind, agent_id=agent_id))
+            self._bus.publish(
+                ConflictResolved(kind=kind, resolution=Resolution.REPORTED, seconds=0.0, agent_id=agent_id)
+            )
+        worker.over_limit = over
 
     def _worker_view(self, worker: Worker) -> WorkerView:
         handle = worker.handle
@@ -517,8 +535,11 @@ class WorkerReconciler:
     def _finish_drain(self, worker: Worker, ending: Ending) -> None:
         if worker.state is not WorkerState.DRAINING or ending.drain_until is None:
             return
-        over = self._book.busy_rooms(worker.spec.id) == 0
-        self._bus.publish(DrainFinished(agent_id=worker.spec.id, outcome="completed" if over else "timeout"))
+        if self._book.busy_rooms(worker.spec.id) == 0:
+            outcome = "completed"
+        else:
+            outcome = "timeout" if self._clock() >= ending.drain_until else "interrupted"
+        self._bus.publish(DrainFinished(agent_id=worker.spec.id, outcome=outcome))
 
     async def _kill(self, worker: Worker, ending: Ending) -> None:
         worker.ending = ending
@@ -548,6 +569,8 @@ class WorkerReconciler:
         if handle is None:
             return
         agent_id = worker.spec.id
+        if worker.state is WorkerState.DRAINING:
+            self._bus.publish(DrainFinished(agent_id=agent_id, outcome="interrupted"))
         self._book.worker_died(agent_id)
         self._wake_rooms(agent_id)
         await handle.kill_tree()

@@ -37,6 +37,10 @@ PRUNE_AFTER_ROWS = 20_000
 
 CONFLICTS_LIMIT = 1_000
 
+GATHER_SECONDS = 0.01
+"""What is queued within this time goes into one transaction.  Nobody is woken for each write of a burst:
+the event loop would have to wait for the interpreter's lock as often."""
+
 FIRST_RETRY, LAST_RETRY = 0.5, 30.0
 FLUSH_SECONDS = 1.0
 ANSWER_SECONDS = 10.0
@@ -63,6 +67,8 @@ class SqliteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="store", daemon=True)
         self._condition = threading.Condition()
+        self._hurry = threading.Event()
+        """Somebody waits for an answer, or for the end."""
         # Guarded by the condition:
         self._claims: dict[str, StoredClaim | None] = {}
         self._intents: dict[str, StoredIntent | None] = {}
@@ -81,6 +87,7 @@ class SqliteStore:
         """Write what is left, for as long as :data:`CLOSE_SECONDS`.  May be called again."""
         with self._condition:
             self._closing = True
+            self._hurry.set()
             self._condition.notify()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
@@ -173,6 +180,7 @@ class SqliteStore:
             if self._closing or not self._thread.is_alive():
                 return otherwise
             self._requests.append(_Request(operation, work, future))
+            self._hurry.set()
             self._condition.notify()
         try:
             return await asyncio.wait_for(future, timeout)
@@ -224,6 +232,9 @@ class SqliteStore:
                 if wait <= 0 and self._waiting():
                     break
                 self._condition.wait(wait if wait > 0 and self._waiting() else None)
+        self._hurry.wait(GATHER_SECONDS)
+        with self._condition:
+            self._hurry.clear()
             batch = Batch(self._claims, self._intents, tuple(self._history), self._epoch)
             self._claims, self._intents, self._epoch = {}, {}, 0
             self._history.clear()

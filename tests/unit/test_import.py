@@ -336,10 +336,12 @@ def test_variables_that_are_known() -> None:
 def test_whatever_a_file_holds_there_is_no_traceback(old: Old, name: str, text: str) -> None:
     header = "[Service]\nExecStart=" if name.endswith("service") else "[program:a]\ncommand="
     old.write(name, f"{header if name.endswith(('service', 'conf')) else ''}{text}")
+    codes = []
     try:
         old.settings(name)
     except CliError as error:
-        assert error.code == 2
+        codes.append(error.code)
+    assert codes in ([], [2])
 
 
 # --- the command ----------------------------------------------------------------------------------------

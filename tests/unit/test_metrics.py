@@ -370,14 +370,10 @@ def test_plain_text_for_everybody_else(metrics: Metrics, accept: str) -> None:
     assert list(text_string_to_metric_families(body.decode()))
 
 
-def test_a_scrape_with_100_agents_takes_under_50_ms() -> None:
+def test_a_scrape_costs_the_same_for_no_room_and_for_10_000() -> None:
+    """Its time is shown by the bench; here, that there is nothing in it that grows."""
     metrics = Metrics(f"agent-{n:08d}-49a8-4982-8e36-0f1146f9a66e" for n in range(100))
+    empty, _ = metrics.render(OPENMETRICS)
     metrics.rooms({RoomState.HEALTHY: 10_000})
-
-    def seconds() -> float:
-        start = time.perf_counter()
-        metrics.render(OPENMETRICS)
-        return time.perf_counter() - start
-
-    seconds()
-    assert min(seconds() for _ in range(5)) < 0.05
+    full, _ = metrics.render(OPENMETRICS)
+    assert full.count(b"\n") == empty.count(b"\n")
