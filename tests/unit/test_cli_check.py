@@ -132,6 +132,14 @@ def test_the_thread_executor_is_a_warning(write: Write, tmp_path: Path) -> None:
     assert "warning: uses the thread executor" in messages(report)
 
 
+def test_a_store_that_is_not_shared_yet_is_a_warning(write: Write) -> None:
+    file = write()
+    file.write_text(f"{file.read_text()}store: redis://127.0.0.1:6379/0\n")
+    report = check(file)
+    assert report.good
+    assert "warning: is not shared yet" in messages(report)
+
+
 def test_a_command_that_is_not_there(write: Write) -> None:
     assert check(write("command: [sh, -c, 'true']")).good
     report = check(write("command: [no-such-program-anywhere]"))

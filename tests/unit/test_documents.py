@@ -1,0 +1,246 @@
+"""What the documents say, held against the program: commands and options, configurations, links and tests.
+
+Commands that only look are run; those that act are tested elsewhere, and here that they exist as written.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+import typer.main
+import yaml
+from typer.core import TyperCommand, TyperGroup
+
+from supervisor.cli import schema
+from supervisor.cli.app import app
+from supervisor.config import ConfigError, load
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "grafana").glob("*.md")])
+COMMAND = "livekit-supervisor"
+SECTIONS = set(schema.document()["properties"])
+LIVEKITS_OWN = {"webhook", "api", "room", "rtc", "keys", "agents_"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a document."""
+
+    document: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.document.name}:{self.line}"
+
+
+def blocks(*languages: str) -> list[Block]:
+    found = []
+    for document in DOCUMENTS:
+        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL):
+            if match[1] in languages:
+                line = document.read_text().count("\n", 0, match.start()) + 1
+                found.append(Block(document, line, match[1], match[2]))
+    return found
+
+
+# --- commands -------------------------------------------------------------------------------------------
+
+
+def shell_lines() -> Iterator[tuple[str, str]]:
+    """Where it stands, and each command of the shell in a document: in blocks, and between backquotes."""
+    for block in blocks("sh", "shell", "bash", "console"):
+        for line in block.text.replace("\\\n", " ").splitlines():
+            for part in re.split(r"&&|\|\||;|\|", re.sub(r"(^|\s)#.*", "", line)):
+                if part.strip():
+                    yield str(block), part.strip().removeprefix("$ ")
+    for document in DOCUMENTS:
+        for match in re.finditer(rf"`({COMMAND} [^`]+)`", document.read_text()):
+            yield document.name, match[1].replace("\n", " ")
+
+
+def our_commands() -> list[tuple[str, tuple[str, ...]]]:
+    found: dict[tuple[str, tuple[str, ...]], None] = {}
+    for place, line in shell_lines():
+        words = shlex.split(re.sub(r"\s\d?[<>]+\s*\S+", "", line))
+        names = [Path(word).name for word in words]
+        if COMMAND in names and (words[0] in ("sudo", "exec") or names[0] == COMMAND):
+            found[(place, tuple(words[names.index(COMMAND) + 1 :]))] = None
+    return list(found)
+
+
+PLACEHOLDERS = {"AGENT": "one", "FILE": "config.yaml", "ID": "one"}
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), our_commands(), ids=lambda v: v if isinstance(v, str) else " ".join(v)
+)
+def test_every_command_and_option_exists(place: str, words: tuple[str, ...]) -> None:
+    """Parsed by the command line itself, up to the point of carrying it out."""
+    arguments = [re.sub(r"^\[|\]$", "", word) for word in words if word not in ("...", "…")]
+    arguments = [PLACEHOLDERS.get(word, word) for word in arguments]
+    while arguments[:1] == ["--config"]:
+        del arguments[:2]
+    commands = _commands()
+    name, *rest = arguments or ["--help"]
+    if name.startswith("-"):
+        return
+    assert name in commands, f"{place}: there is no command {name}"
+    with commands[name].make_context(name, rest):
+        pass
+
+
+def _commands() -> dict[str, TyperCommand]:
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    return {name: c for name, c in root.commands.items() if isinstance(c, TyperCommand)}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    table = (ROOT / "README.md").read_text().partition("## Commands")[2]
+    missing = [
+        n for n, c in _commands().items() if not c.hidden and not re.search(rf"`[^`\n]*\b{n}\b", table)
+    ]
+    assert missing == []
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {match for d in DOCUMENTS for match in re.findall(r"`?\bmake ([a-z]+)`", d.read_text())}
+    used |= {line.split()[1] for _, line in shell_lines() if line.startswith("make ")}
+    assert used <= targets
+    assert used
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        ("schema",),
+        ("schema", "--reference"),
+        ("run", "--help"),
+        ("import", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_what_only_looks_is_run(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "supervisor", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+# --- configurations -------------------------------------------------------------------------------------
+
+
+def yaml_blocks() -> list[Block]:
+    return blocks("yaml", "yml")
+
+
+@pytest.mark.parametrize("block", yaml_blocks(), ids=str)
+def test_yaml_is_what_it_says(block: Block, tmp_path: Path) -> None:
+    """A whole configuration is loaded; a part of one fits the schema; LiveKit's own are named as such."""
+    data = yaml.safe_load(block.text)
+    if data is None or "livekit.yaml" in block.text:
+        return
+    if not isinstance(data, dict) or not data.keys() <= SECTIONS:
+        assert not isinstance(data, dict) or data.keys() - SECTIONS, str(block)
+        return
+    if {"livekit", "agents"} <= data.keys():
+        _load(block, data, tmp_path)
+        return
+    properties = schema.document()["properties"]
+    for key, value in data.items():
+        jsonschema.Draft7Validator(properties[key]).validate(value)
+
+
+def _load(block: Block, data: dict[str, object], folder: Path) -> None:
+    """With the files that it names."""
+    agents = data["agents"]
+    assert isinstance(agents, list)
+    for agent in agents:
+        for key in ("script", "python", "env_file"):
+            if key in agent:
+                file = folder / str(agent[key])
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text("")
+                file.chmod(0o755)
+    (folder / "config.yaml").write_text(block.text)
+    variables = dict.fromkeys(re.findall(r"\$\{(\w+)", block.text), "value")
+    try:
+        load(folder / "config.yaml", {**variables, "PATH": os.defpath, "HOME": str(folder)})
+    except ConfigError as error:
+        raise AssertionError(f"{block}: {error}") from None
+
+
+# --- links and tests ------------------------------------------------------------------------------------
+
+
+def links() -> list[tuple[Path, str]]:
+    found = []
+    for document in DOCUMENTS:
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+        found += [(document, target) for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    return found
+
+
+def headings(document: Path) -> set[str]:
+    """As anchors."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(("document", "target"), links(), ids=lambda v: v.name if isinstance(v, Path) else v)
+def test_every_link_leads_somewhere(document: Path, target: str) -> None:
+    if re.match(r"(https?|mailto):", target):
+        return
+    name, _, anchor = target.partition("#")
+    path = (document.parent / name) if name else document
+    assert path.exists(), f"{document.name}: {target}"
+    if anchor and path.suffix == ".md":
+        assert anchor in headings(path), f"{document.name}: {target}"
+
+
+def named_tests() -> list[tuple[str, str]]:
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
+
+
+@pytest.mark.parametrize(("file", "test"), named_tests())
+def test_every_test_that_is_named_exists(file: str, test: str) -> None:
+    assert re.search(rf"^(async )?def {test}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{test}"
+
+
+def test_every_row_of_the_bad_input_table_names_its_test() -> None:
+    table = (ROOT / "docs/security.md").read_text().partition("## Bad input")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(rows) > 25
+    assert [row for row in rows if "::test_" not in row] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d.name)
+def test_paths_that_are_named_exist(document: Path) -> None:
+    """Of files in this repository, as far as they are written with their folder."""
+    named = re.findall(
+        r"`((?:supervisor|agent|tests|docs|deploy|dev|grafana|requirements)/[\w./*-]+)`", document.read_text()
+    )
+    missing = [n for n in named if not (list(ROOT.glob(n.rstrip("/"))) if "*" in n else (ROOT / n).exists())]
+    assert missing == []
