@@ -39,13 +39,14 @@ lint: setup  ## lint, types and layers
 	@PYTHONPATH=agent $(BIN)/lint-imports --no-logo
 
 soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
-	@SUPERVISOR_SOAK=1 $(PYTEST) -m soak --durations=0 -v
+	@SUPERVISOR_SOAK=1 $(PYTEST) -m soak -v -rP --durations=0
 
 bench: setup server  ## measure: claims, rooms, recovery
 	@$(BIN)/python -m tests.bench
 
-chaos: setup server  ## random faults on the real server for MINUTES (default 10), with a report
-	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10)
+chaos: setup server  ## random faults: MINUTES=10 on the real server, with a report, then STEPS=2000000 on its model
+	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+	@SUPERVISOR_SIMULATION_STEPS=$(or $(STEPS),2000000) $(PYTEST) tests/simulation/test_rooms_simulation.py -s --timeout=0
 
 fuzz: setup  ## coverage-guided fuzzing of configuration, webhooks and the socket protocol
 	@$(BIN)/python -m tests.fuzz
