@@ -25,6 +25,9 @@ from supervisor.events import EventBus, LiveKitRequest
 
 CONCURRENCY = 64
 """Requests at a time that never wait for one another."""
+TOKEN_SECONDS = 60.0
+"""A token is used again for so long; it is valid for hours."""
+TOKENS_KEPT = 1_024
 
 _SCHEMES = ("http://", "https://", "ws://", "wss://")
 _PROTOBUF = "application/protobuf"
@@ -78,6 +81,10 @@ class Calls:
         self._timeout = timeout
         self._bus = bus
         self._session: aiohttp.ClientSession | None = None
+        self._tokens: dict[tuple[Callable[[str], VideoGrants], str], tuple[str, float]] = {}
+        self._limits = aiohttp.ClientTimeout(
+            total=timeout, connect=timeout, sock_connect=timeout, sock_read=timeout
+        )
 
     async def call(self, method: Method[T], request: Message, room: str = "") -> T | Failed:
         started = time.monotonic()
@@ -101,20 +108,20 @@ class Calls:
             await self._session.close()
 
     async def _attempt(self, method: Method[T], request: Message, room: str) -> T | Failed:
-        limits = aiohttp.ClientTimeout(
-            total=self._timeout, connect=self._timeout, sock_connect=self._timeout, sock_read=self._timeout
-        )
         try:
             # aiohttp rounds up what is longer than 5 s: this one is exact, and the last word.
             async with asyncio.timeout(self._timeout):
                 headers = self._headers(method, room)
                 return await self._client().request(
-                    method.service, method.name, request, headers, method.answer, timeout=limits
+                    method.service, method.name, request, headers, method.answer, timeout=self._limits
                 )
         except TimeoutError:
             return Failed(RequestOutcome.TIMEOUT, f"no answer within {self._timeout:g} s")
         except ServerError as error:
-            return _refused(error)
+            failed = _refused(error)
+            if failed.outcome is RequestOutcome.UNAUTHORIZED:
+                self._tokens.clear()  # made while our clock was wrong, perhaps
+            return failed
         except (NotLiveKit, aiohttp.InvalidURL) as error:
             return Failed(RequestOutcome.ERROR, _text(error))
         except (aiohttp.ClientError, OSError) as error:
@@ -134,8 +141,18 @@ class Calls:
         return TwirpClient(self._session, self._url, "livekit", failover=False)
 
     def _headers(self, method: Method[T], room: str) -> dict[str, str]:
-        token = AccessToken(self._key, self._secret).with_grants(method.grants(room)).to_jwt()
-        return {"Authorization": f"Bearer {token}"}
+        return {"Authorization": f"Bearer {self._token(method.grants, room)}"}
+
+    def _token(self, grants: Callable[[str], VideoGrants], room: str) -> str:
+        """Signing is a quarter of a request's cost, and a look at a room asks twice with the same rights."""
+        now = time.monotonic()
+        token, until = self._tokens.get((grants, room), ("", 0.0))
+        if now >= until:
+            token = AccessToken(self._key, self._secret).with_grants(grants(room)).to_jwt()
+            if len(self._tokens) >= TOKENS_KEPT:
+                self._tokens.clear()
+            self._tokens[grants, room] = token, now + TOKEN_SECONDS
+        return token
 
 
 def _without_user(url: str) -> str:
