@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -76,7 +77,9 @@ async def _bare_worker(ground: Ground, server: LiveKitServer) -> AsyncIterator[N
         "BENCH_AGENT_NAME": BARE,
         "PYTHONUNBUFFERED": "1",
     }
-    command = [sys.executable, "-m", "livekit.agents", "start", str(SCRIPT)]
+    # A copy: a worker of the very script that is supervised would be taken for a rogue, and ended.
+    copy = shutil.copy(SCRIPT, ground.subfolder("bare") / "bare_joiner.py")
+    command = [sys.executable, "-m", "livekit.agents", "start", str(copy)]
     log = ground.folder / "bare-worker.log"
     with program(command, log, environment):
         async with asyncio.timeout(60):
