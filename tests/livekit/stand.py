@@ -27,7 +27,7 @@ from tests.ports import free_port
 
 AGENTS = Path(__file__).parent / "agents"
 NAME = "Agent_66"
-SOON = 20.0
+SOON = 60.0
 """Seconds; two shared cores need 5 to start a worker."""
 
 _API_TIMEOUT = aiohttp.ClientTimeout(total=10.0)

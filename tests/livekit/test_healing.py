@@ -16,7 +16,7 @@ from tests.livekit.conftest import MakeServer
 from tests.livekit.supervised import Supervised
 from tests.ports import free_port
 
-SOON = 20.0
+SOON = 60.0
 """Seconds; two shared cores need 5 to start a worker."""
 
 

@@ -24,7 +24,7 @@ from tests.scale import times
 ROUNDS = times(test=1, soak=20)
 AWAY = 5.0
 """Seconds between leaving and coming back."""
-GAP = 1.0
+GAP = 2.0
 """Seconds of silence that are one: two shared cores stutter for less."""
 GRACE = 10.0
 
