@@ -34,8 +34,8 @@ livekit:
   api_key: devkey
   api_secret_file: ${CREDENTIALS_DIRECTORY:-/etc/livekit-supervisor}/livekit-api-secret
 agents:
-  - {id: steady, command: [sleep, infinity], stop: {drain: 1s, kill: 1s}}
-  - {id: stubborn, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop: {drain: 1s, kill: 1s}}
+  - {id: steady, command: [sleep, infinity], stop: {drain: 0, kill: 1s}}
+  - {id: stubborn, command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"], stop: {drain: 0, kill: 1s}}
 paths:
   state: /var/lib/livekit-supervisor
   runtime: /run/livekit-supervisor
