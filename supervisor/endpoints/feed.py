@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from supervisor.endpoints.ports import Document, Views
-from supervisor.endpoints.timeline import Fields, entry
+from supervisor.endpoints.timeline import LINES, Fields, entry
 from supervisor.events import Event, EventBus, InternalError
 from supervisor.log import rfc3339
 
@@ -89,6 +89,8 @@ class Feed:
         if name in QUIET:
             return
         self._stirred.set()
+        if name not in LINES:
+            return
         line = entry(rfc3339(time.time()), name, event.data())
         if line is not None:
             self._timeline.append(line)
