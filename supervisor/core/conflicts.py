@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from supervisor.core.model import Claim, Participant
@@ -37,7 +37,8 @@ class Conflict:
     kind: ConflictKind
     subject: str = ""
     """What it is about: an identity, a dispatch ID, or nothing for the room itself."""
-    agent_id: str = ""
+    agent_id: str = field(default="", compare=False)
+    """Whom it concerns; no part of what it is, since of several agents of a name another may come to help."""
 
 
 def winner(agents: tuple[Participant, ...], claim: Claim | None, configured: frozenset[str]) -> Participant:

@@ -600,7 +600,9 @@ def _next_step(look: _Look, policy: RoomPolicy, memory: RoomMemory, now: float) 
         return _Step(memory, "no agent is configured for this room")
     agent = next((a for a in look.facts.agents if a.id == target.agent_id), None)
     dispatched = [
-        d for d in look.dispatches if d.agent_name == target.agent_name and d.id not in memory.refused
+        d
+        for d in look.dispatches
+        if d.agent_name == target.agent_name and d.id not in memory.refused and _dead_of(look, d) is None
     ]
     lost = [d for d in dispatched if _is_lost(d, agent, policy, memory, now)]
     if lost:

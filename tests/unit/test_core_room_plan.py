@@ -261,6 +261,11 @@ class TestGhosts:
         third = decide(facts(HUMAN), first.memory)
         assert third.actions == (CreateDispatch(Target("Alice", "alice", "m")),)
 
+    def test_the_dispatch_of_the_dead_is_not_called_lost(self) -> None:
+        memory = replace(self.MEMORY, seen={"D1": NOW - 600})
+        kinds = {conflict.kind for conflict in decide(self.GIVEN, memory).conflicts}
+        assert kinds == {K.GHOST_AGENT, K.MISSING_AGENT}
+
     def test_nothing_is_waited_for_after_a_death(self) -> None:
         assert decide(facts(HUMAN), self.MEMORY).actions == (CreateDispatch(Target("Alice", "alice")),)
 
@@ -444,6 +449,9 @@ class TestDispatches:
         decision = decide(given, memory, now=NOW + 1)
         assert decision.arrived == "D1"
         assert decide(given, decision.memory, now=NOW + 2).arrived == ""
+
+    def test_a_conflict_stays_the_same_whichever_agent_may_help(self) -> None:
+        assert Conflict(K.MISSING_AGENT, "", "alice") == Conflict(K.MISSING_AGENT, "", "bob")
 
 
 class TestBlame:
