@@ -31,7 +31,7 @@ from tests.chaos.world import (
 from tests.livekit.relay import Fate
 from tests.livekit.stand import AGENTS
 
-START = 12.0
+START = 25.0
 """Seconds that a worker may take to start on two cores that others use, too."""
 ROGUE_WITHIN = 15.0
 """Seconds: it is looked for every 5, and whoever looks may have been stopped for as long."""
@@ -51,6 +51,8 @@ class Fault:
     blind: float = 0.0
     """Seconds after its end for which the daemon may not see what happens in a room."""
     alone: bool = False
+    told: bool = False
+    """LiveKit tells of it by webhooks."""
 
 
 # --- the daemon -----------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ def webhooks(fate: Fate) -> Make:
         relay = world.stand.relay
         relay.fate = lambda: fate if drawn.random() < share else Fate.PASSED
         try:
-            await asyncio.sleep(rng.uniform(1.0, 4.0))
+            await asyncio.sleep(rng.uniform(4.0, 8.0))
         finally:
             relay.fate = lambda: Fate.PASSED
 
@@ -262,22 +264,22 @@ FAULTS = (
     Fault("daemon killed", "daemon", daemon_killed, within=5.0, blind=2.0),
     Fault("daemon handed over", "daemon", daemon_handed_over, within=5.0, blind=2.0),
     Fault("daemon stopped", "daemon", daemon_stopped, within=5.0, blind=2.0),
-    Fault("worker killed", "worker", worker_killed, within=START),
-    Fault("all workers killed", "worker", all_workers_killed, within=START),
+    Fault("worker killed", "worker", worker_killed, within=START, told=True),
+    Fault("all workers killed", "worker", all_workers_killed, within=START, told=True),
     Fault("worker stopped", "worker", worker_stopped, within=START),
     Fault("worker paused", "worker", worker_paused, within=3.0),
     Fault("worker restarted", "worker", worker_restarted, within=START, alone=True),
-    Fault("job killed", "job", job_killed, within=5.0),
-    Fault("job hung", "job", job_hung, within=6.0),
-    Fault("LiveKit killed", "livekit", livekit_killed, within=25.0, blind=1.0),
-    Fault("LiveKit restarted", "livekit", livekit_restarted, within=25.0, blind=1.0),
+    Fault("job killed", "job", job_killed, within=5.0, told=True),
+    Fault("job hung", "job", job_hung, within=6.0, told=True),
+    Fault("LiveKit killed", "livekit", livekit_killed, within=25.0, blind=1.0, told=True),
+    Fault("LiveKit restarted", "livekit", livekit_restarted, within=25.0, blind=1.0, told=True),
     Fault("LiveKit stopped", "livekit", livekit_stopped, within=15.0, blind=6.0),
     Fault("duplicate dispatches", "room", duplicate_dispatches, within=3.0),
     Fault("unguarded worker", "room", unguarded_worker, within=5.0, alone=True),
-    Fault("loose agent", "room", loose_agent, within=5.0),
+    Fault("loose agent", "room", loose_agent, within=5.0, told=True),
     Fault("rogue", "process", rogue, within=5.0),
-    Fault("human returns", "human", human_returns, within=5.0),
-    Fault("human returns late", "human", human_returns_late, within=8.0),
+    Fault("human returns", "human", human_returns, within=5.0, told=True),
+    Fault("human returns late", "human", human_returns_late, within=8.0, told=True),
     Fault("webhooks lost", "webhook", webhooks(Fate.LOST), within=RESYNC + 3.0, blind=RESYNC + 1.0),
     Fault("webhooks refused", "webhook", webhooks(Fate.REFUSED), within=RESYNC + 3.0, blind=RESYNC + 1.0),
     Fault("webhooks doubled", "webhook", webhooks(Fate.DOUBLED), within=3.0),

@@ -30,14 +30,25 @@ def deal(rng: random.Random) -> Iterator[tuple[Fault, ...]]:
         rng.shuffle(cards)
         while cards:
             fault = cards.pop()
-            others = [c for c in cards if not c.alone and c.befalls != fault.befalls]
-            # Webhooks that get lost while nothing happens are no loss.
-            together = rng.random() < TOGETHER or fault.befalls == "webhook"
-            if together and others and not fault.alone:
-                cards.remove(others[0])
-                yield (fault, others[0])
+            partners = [card for card in cards if _go_together(fault, card)]
+            if _needs_another(fault) and not partners:
+                yield (fault, rng.choice([f for f in FAULTS if _go_together(fault, f)]))
+            elif partners and (_needs_another(fault) or rng.random() < TOGETHER):
+                cards.remove(partners[0])
+                yield (fault, partners[0])
             else:
                 yield (fault,)
+
+
+def _go_together(one: Fault, other: Fault) -> bool:
+    if one.alone or other.alone or one.befalls == other.befalls:
+        return False
+    return other.told if _needs_another(one) else one.told or not _needs_another(other)
+
+
+def _needs_another(fault: Fault) -> bool:
+    """Webhooks that get lost while there is nothing to tell are no loss."""
+    return fault.befalls == "webhook"
 
 
 async def run(folder: Path, minutes: float, seed: int) -> Report:

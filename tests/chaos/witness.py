@@ -21,7 +21,8 @@ STEADY = 1.5
 """Seconds that one agent has to be heard for, so that the room counts as well."""
 DOUBLED = 1.0
 """Seconds for which two agents may be heard at once by somebody, where the daemon can see them."""
-QUIET_WITHIN = 60.0
+QUIET_WITHIN = 90.0
+"""Seconds: a worker that was stopped before the daemon came is waited for as long as a start may take."""
 PATIENCE = 60.0
 """Seconds that are waited beyond what is allowed, so that one failure does not spoil what follows."""
 LOOK = 0.2

@@ -115,8 +115,6 @@ async def world(folder: Path) -> AsyncIterator[World]:
             script=str(SCRIPT),
             heartbeat={"interval": "500ms", "timeout": f"{HEARTBEAT}s"},
             stop={"drain": "2s", "kill": f"{KILL}s"},
-            # One that was stopped before the daemon came, and so never spoke to it, is waited for that long.
-            startup_timeout="15s",
             # A worker that chaos kills time and again is no worker that crashes.
             restart={"initial": "100ms", "max": "500ms", "stable_after": "1s"},
         )
