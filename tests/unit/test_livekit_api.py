@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from livekit.api import TokenVerifier
 from livekit.protocol.agent_dispatch import AgentDispatch
 from livekit.protocol.models import ParticipantInfo
 from livekit.protocol.models import Room as RoomMessage
@@ -287,6 +288,28 @@ async def test_a_write_is_sent_once(rig: Rig, handler: Handler) -> None:
     rig.handler = handler
     await rig.client.create_dispatch("room", "A", "")
     assert rig.asked == ["CreateDispatch"]
+
+
+async def test_a_token_is_used_again_for_its_room_and_gives_no_right_to_another(rig: Rig) -> None:
+    tokens: list[str] = []
+
+    async def note(request: web.Request) -> web.StreamResponse:
+        tokens.append(request.headers["Authorization"].removeprefix("Bearer "))
+        return protobuf()
+
+    rig.handler = note
+    await rig.client.list_participants("one")
+    await rig.client.list_dispatches("one")
+    await rig.client.list_participants("two")
+    await rig.client.list_rooms()
+    one, again, two, rooms = tokens
+    assert again == one
+    grants = [TokenVerifier(KEY, SECRET).verify(token).video for token in (one, two, rooms)]
+    assert [(g.room, bool(g.room_admin), bool(g.room_list)) for g in grants if g is not None] == [
+        ("one", True, False),
+        ("two", True, False),
+        ("", False, True),
+    ]
 
 
 async def test_calls_do_not_wait_for_one_another() -> None:
