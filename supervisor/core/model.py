@@ -194,6 +194,8 @@ class DeadJob:
     """None: it ended in good order and by itself."""
     died_at: float
     dispatch_id: str = ""
+    left: bool = False
+    """It said goodbye when it had left the room."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ SETTLE = 0.5
 DEAD_REMEMBERED = 60.0
 """Seconds that a dead job is remembered: ghosts last 21 s, and a stale read may list one once more."""
 LISTED_AFTER = 2.0
-"""Seconds for which a stale list may show an agent that has left in good order."""
+"""Seconds for which a stale list may show an agent that has left."""
 LIVEKIT_RESTART_BLAMED = 60.0
 """Seconds after LiveKit came back in which a silent room is blamed on that."""
 RETRY = BackoffPolicy(initial=1.0, factor=2.0, max=30.0)
@@ -215,7 +215,7 @@ def _look(
 ) -> _Look:
     dead = {d.identity: d for d in memory.dead}
     holder = facts.claim.identity if facts.claim is not None else None
-    left = {d.identity for d in memory.dead if d.cause is None and now - d.died_at < LISTED_AFTER} - {holder}
+    left = {d.identity for d in memory.dead if d.left and now - d.died_at < LISTED_AFTER} - {holder}
     counted = [p for p in participants if p.is_agent and p.identity not in left and not _ignored(p, policy)]
     ghosts = tuple((p, dead[p.identity]) for p in counted if p.identity in dead and p.identity != holder)
     ghost_identities = {p.identity for p, _ in ghosts}

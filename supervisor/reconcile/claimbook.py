@@ -271,7 +271,7 @@ class ClaimBook:
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
             self._release(claim, reason)
-        self.rooms.note_death(_over(job, job.told_by, self._clock()))
+        self.rooms.note_death(replace(_over(job, job.told_by, self._clock()), left=True))
 
     def busy_rooms(self, agent_id: str) -> int:
         """Rooms of this agent with a human in them, or of which nobody knows."""

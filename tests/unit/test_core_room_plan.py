@@ -66,8 +66,10 @@ def claim(job: str, *, state: ClaimState = ClaimState.LIVE, number: int = 1, joi
     return Claim("room", "alice", job, 1, state, NOW + 10, f"agent-{job}", f"D{number}", 77, joined)
 
 
-def dead(job: str, *, cause: JobDeath | None = JobDeath.WORKER_DEATH, at: float = NOW - 1) -> DeadJob:
-    return DeadJob(job, f"agent-{job}", "alice", "room", cause, at)
+def dead(
+    job: str, *, cause: JobDeath | None = JobDeath.WORKER_DEATH, at: float = NOW - 1, left: bool = False
+) -> DeadJob:
+    return DeadJob(job, f"agent-{job}", "alice", "room", cause, at, left=left)
 
 
 def facts(
@@ -295,7 +297,9 @@ class TestGhosts:
 
 
 class TestAnEndInGoodOrder:
-    ENDED = RoomMemory(dead=(dead("J1", cause=None),), had_agent=True, target=Target("Alice", "alice"))
+    ENDED = RoomMemory(
+        dead=(dead("J1", cause=None, left=True),), had_agent=True, target=Target("Alice", "alice")
+    )
 
     def test_its_dispatch_is_spent_whether_or_not_a_human_is_there(self) -> None:
         spent = (DeleteDispatch("D1", K.GHOST_AGENT, "alice"),)
