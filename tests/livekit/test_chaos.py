@@ -17,7 +17,7 @@ MINUTES = times(test=1, soak=10)
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="its bounds are of a quiet machine: `make soak` and `make chaos` play it")
+@pytest.mark.skipif(not SOAK, reason="its bounds are of a quiet machine: `make soak` plays it")
 @pytest.mark.timeout(60 * MINUTES + 240)
 async def test_chaos(tmp_path: Path) -> None:
     report = tmp_path / "chaos.txt"
