@@ -43,7 +43,7 @@ class Filled(str):
         tag = _resolver.resolve(ScalarNode, str(self), (True, False))  # type: ignore[no-untyped-call]
         try:
             return _construct(ScalarNode(tag, str(self)))
-        except (ValueError, OverflowError):
+        except ValueError:
             return str(self)
 
 
@@ -201,8 +201,8 @@ class _Reader:
             return Filled()
         try:
             return _construct(node)
-        except (ValueError, OverflowError):
-            self._problem(path, node, "is no number")
+        except ValueError:
+            self._problem(path, node, "is no number, or neither true nor false")
             return Filled()
 
     def _problem(self, path: Path, node: Node, message: str) -> None:
@@ -214,7 +214,11 @@ def _line(node: Node) -> int:
 
 
 def _construct(node: ScalarNode) -> object:
-    value: Hashable = SafeConstructor().construct_object(node)
+    """Raises ValueError, where PyYAML raises whatever came of the text."""
+    try:
+        value: Hashable = SafeConstructor().construct_object(node)
+    except (IndexError, KeyError, OverflowError) as error:
+        raise ValueError(node.tag) from error
     return value
 
 

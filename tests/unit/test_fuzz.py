@@ -1,0 +1,49 @@
+"""Hostile input: the targets of ``make fuzz`` at a small size, and every input that once was a defect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz import known
+from tests.fuzz.grammar import INPUTS
+from tests.fuzz.targets import TARGETS, corpus
+from tests.scale import SOAK, times
+
+KEPT = [(name, path) for name in TARGETS for path in corpus(name)]
+
+
+@pytest.mark.parametrize(("name", "path"), KEPT, ids=lambda value: getattr(value, "name", value))
+def test_what_is_kept(name: str, path: Path) -> None:
+    TARGETS[name](path.read_bytes())
+
+
+@pytest.mark.xfail(strict=True, reason="known, and not mended yet")
+@pytest.mark.parametrize("name", known.INPUTS)
+def test_what_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "PASSED_OVER", False)
+    target, data = known.INPUTS[name]
+    TARGETS[target](data)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800 if SOAK else 300)
+@pytest.mark.parametrize("name", TARGETS)
+def test_anything(name: str) -> None:
+    target = TARGETS[name]
+
+    @settings(
+        max_examples=times(test=300, soak=10_000),
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
+    )
+    @given(data=INPUTS[name])
+    def play(data: bytes) -> None:
+        target(data)
+
+    play()
