@@ -20,7 +20,7 @@ def main() -> int:
     logging.getLogger("livekit").setLevel(logging.CRITICAL)
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     print(f"chaos: seed {options.seed}, {options.minutes:g} minutes; logs in {folder}", flush=True)
-    report = asyncio.run(run(folder, options.minutes, options.seed))
+    report = asyncio.run(run(folder, options.minutes, options.seed, options.patience))
     report.write(options.report)
     print(f"\n{report.text()}\nreport: {options.report}, {options.report.with_suffix('.json')}")
     if report.broken:
@@ -40,6 +40,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--report", type=Path, default=Path("test-output/chaos.txt"), help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1.0,
+        help="how many times as long everything may take, on a machine that is busy with other things",
     )
     return parser.parse_args()
 

@@ -26,6 +26,7 @@ from tests.chaos.world import (
     ROOMS,
     SCRIPT,
     World,
+    comes,
     send,
 )
 from tests.livekit.relay import Fate
@@ -108,8 +109,7 @@ async def worker_paused(world: World, rng: random.Random) -> None:
 
 async def worker_restarted(world: World, rng: random.Random) -> None:
     """By the operator, without waiting for calls."""
-    arguments = {"agent": rng.choice(AGENT_IDS), "now": True}
-    await asyncio.to_thread(world.stand.daemon.client.command, "restart", arguments)
+    await world.command("restart", agent=rng.choice(AGENT_IDS), now=True)
 
 
 async def job_killed(world: World, rng: random.Random) -> None:
@@ -181,10 +181,11 @@ async def loose_agent(world: World, rng: random.Random) -> None:
 async def rogue(world: World, rng: random.Random) -> None:
     """A second process for an agent ID; it has to be gone after the next scan."""
     async with _rogue(world, rng) as process:
+        within = ROGUE_WITHIN * world.patience
         try:
-            await asyncio.wait_for(process.wait(), ROGUE_WITHIN)
+            await asyncio.wait_for(process.wait(), within)
         except TimeoutError:
-            raise StillThere(f"the rogue {process.pid} was not ended within {ROGUE_WITHIN:g} s") from None
+            raise StillThere(f"the rogue {process.pid} was not ended within {within:g} s") from None
 
 
 class StillThere(Exception):
@@ -237,9 +238,7 @@ async def _away(world: World, rng: random.Random, seconds: float) -> None:
     renamed = f"{human.room}-{rng.getrandbits(24):06x}" if rng.random() < 0.5 else None
     await human.leave()
     await asyncio.sleep(seconds)
-    while not human.connected:
-        with contextlib.suppress(JoinFailed):
-            await human.rejoin(renamed)
+    await comes(human, renamed)
 
 
 # --- webhooks -------------------------------------------------------------------------------------

@@ -51,12 +51,12 @@ def _needs_another(fault: Fault) -> bool:
     return fault.befalls == "webhook"
 
 
-async def run(folder: Path, minutes: float, seed: int) -> Report:
+async def run(folder: Path, minutes: float, seed: int, patience: float) -> Report:
     processes = leaks.Processes()
     processes.mark(folder)
     before = processes.all()
     report = Report(seed, minutes)
-    async with world(folder) as here:
+    async with world(folder, patience) as here:
         witness = Witness(here)
         async with _watching(witness):
             await _play(here, witness, report, seed)
@@ -75,7 +75,7 @@ async def _play(here: World, witness: Witness, report: Report, seed: int) -> Non
     rounds = deal(rng)
     began = now()
     for human in here.humans.values():
-        if not await human.wait_settled(BEGIN_WITHIN):
+        if not await human.wait_settled(BEGIN_WITHIN * here.patience):
             witness.breaks(f"{human.room}: no agent came in the first place")
             return
     while now() < began + report.minutes * 60:

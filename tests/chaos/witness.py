@@ -62,7 +62,7 @@ class Witness:
 
     async def settles(self, faults: Sequence[Fault], since: float) -> float:
         """Seconds until every caller heard exactly one agent, and went on hearing it."""
-        within = max(fault.within for fault in faults)
+        within = self._world.patience * max(fault.within for fault in faults)
         humans = self._world.humans.values()
         took = await asyncio.gather(*(_settled(human, since, within + PATIENCE) for human in humans))
         for human, seconds in zip(humans, took, strict=True):
@@ -73,7 +73,7 @@ class Witness:
 
     def callers_were_well(self, faults: Sequence[Fault], since: float) -> float:
         """Nobody was removed, nobody heard two agents for long; how long somebody did hear two."""
-        allowed = DOUBLED + sum(fault.blind for fault in faults)
+        allowed = self._world.patience * (DOUBLED + sum(fault.blind for fault in faults))
         worst = 0.0
         for human in self._world.humans.values():
             doubled = human.agents.two_at_once(since)
@@ -97,7 +97,7 @@ class Witness:
     async def becomes_quiet(self) -> None:
         """The daemon finds that all is well, too."""
         try:
-            await self._world.stand.daemon.until(_is_quiet, QUIET_WITHIN)
+            await self._world.stand.daemon.until(_is_quiet, QUIET_WITHIN * self._world.patience)
         except AssertionError as error:
             self.breaks(f"it does not become quiet: {str(error).splitlines()[0]}")
 
@@ -105,7 +105,7 @@ class Witness:
 
     async def rooms_empty(self) -> None:
         """No agent stays in a room that its humans have left."""
-        deadline = now() + GRACE + 10.0
+        deadline = now() + GRACE + 10.0 * self._world.patience
         left = await self._agents()
         while left and now() < deadline:
             await asyncio.sleep(LOOK)

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.livekit.supervised import ROOT
-from tests.scale import SOAK, times
+from tests.scale import times
 
 MINUTES = times(test=1, soak=10)
+PATIENCE = times(test=5, soak=2)
+"""What must hold is the same; but `make test` may share its machine with anything."""
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="its bounds are of a quiet machine: `make soak` plays it")
-@pytest.mark.timeout(60 * MINUTES + 240)
+@pytest.mark.timeout(60 * MINUTES + 540)
 async def test_chaos(tmp_path: Path) -> None:
     report = tmp_path / "chaos.txt"
     seed = random.getrandbits(32)
@@ -27,6 +28,7 @@ async def test_chaos(tmp_path: Path) -> None:
         "-m",
         "tests.chaos",
         *("--minutes", str(MINUTES), "--seed", str(seed), "--report", str(report)),
+        *("--patience", str(PATIENCE)),
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
