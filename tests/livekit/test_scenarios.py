@@ -14,6 +14,7 @@ from functools import partial
 
 import pytest
 import pytest_asyncio
+from livekit import api
 
 from supervisor.cli.human import Human
 from tests import leaks
@@ -26,7 +27,7 @@ AWAY = 5.0
 """Seconds between leaving and coming back."""
 GAP = 2.0
 """Seconds of silence that are one: two shared cores stutter for less."""
-GRACE = 10.0
+GRACE = 8.0
 
 pytestmark = [
     pytest.mark.soak,
@@ -175,6 +176,24 @@ async def test_two_clients_at_the_same_moment_in_a_new_room(stand: Stand) -> Non
         finally:
             await asyncio.gather(*(human.leave() for human in pair))
         await stand.end(pair[0].room)
+
+
+async def test_when_nobody_comes_back_nothing_is_left(stand: Stand) -> None:
+    """LiveKit keeps the room for a while; the agent, its dispatch and its claim are gone before that."""
+    async with stand.human("left") as human:
+        agent = await hears_one(stand, human)
+        since = now()
+
+    async def over() -> bool:
+        room = await stand.daemon.room("left")
+        gone = all(stay.left_at is not None for stay in stand.relay.stays("left"))
+        return gone and not await stand.dispatches("left") and (room is None or room["claim"] is None)
+
+    await becomes(over, what="the room is given back")
+    assert now() - since >= GRACE - 1.0
+    assert stand.relay.agents("left") == {agent}
+    listed = await stand.livekit.room.list_rooms(api.ListRoomsRequest(names=["left"]))
+    assert [room.name for room in listed.rooms] == ["left"]
 
 
 async def test_nothing_was_refused_or_done_twice(stand: Stand) -> None:
