@@ -178,6 +178,31 @@ async def test_two_clients_at_the_same_moment_in_a_new_room(stand: Stand) -> Non
         await stand.end(pair[0].room)
 
 
+async def test_the_application_hands_over_to_another_agent(stand: Stand) -> None:
+    """A second agent is refused as long as the first is there; dispatched after it, it is the room's agent."""
+    room = "handover"
+    async with stand.human(room) as human:
+        human.talk()
+        first = await hears_one(stand, human)
+        await stand.dispatch(room, "Counting")
+        await becomes(partial(asked_for, stand, room, 1), what="the second agent is refused")
+        assert human.agents.present() == (first,)
+        await stand.livekit.room.remove_participant(api.RoomParticipantIdentity(room=room, identity=first))
+        await stand.dispatch(room, "Counting")
+        assert await human.wait_until(lambda: human.agents.present() not in ((), (first,)), SOON)
+        second = await hears_one(stand, human, steady=3.0)
+        assert human.agents.most_present(0.0) == 1
+        found = await stand.daemon.room(room)
+        assert found is not None
+        assert found["claim"]["agent_id"] == "counting"
+        assert stand.relay.agents(room) == {first, second}
+    await stand.end(room)
+
+
+async def asked_for(stand: Stand, room: str, dispatches: int) -> bool:
+    return len(await stand.dispatches(room)) == dispatches
+
+
 async def test_when_nobody_comes_back_nothing_is_left(stand: Stand) -> None:
     """LiveKit keeps the room for a while; the agent, its dispatch and its claim are gone before that."""
     async with stand.human("left") as human:
