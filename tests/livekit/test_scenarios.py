@@ -179,7 +179,7 @@ async def test_two_clients_at_the_same_moment_in_a_new_room(stand: Stand) -> Non
 
 
 async def test_the_application_hands_over_to_another_agent(stand: Stand) -> None:
-    """A second agent is refused as long as the first is there; dispatched after it, it is the room's agent."""
+    """A second agent is refused as long as the first is there; dispatched later, it is the room's agent."""
     room = "handover"
     async with stand.human(room) as human:
         human.talk()
