@@ -17,8 +17,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.leaks import leaked_tasks
+
 SECONDS = float(os.environ.get("SUPERVISOR_FUZZ_SECONDS") or 2.0)
 """Instrumented code, which counts its own branches, is given more."""
+
+GRACE_SECONDS = 2.0
+"""For what is about to end."""
 
 Target = Callable[[bytes], None]
 
@@ -69,7 +74,7 @@ async def _watched(scene: Callable[[], Coroutine[Any, Any, None]], errors: list[
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: errors.append(_spelled(context)))
     await scene()
-    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    left = await leaked_tasks(GRACE_SECONDS)
     hold(not left, "tasks left:", left)
 
 

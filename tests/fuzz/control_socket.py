@@ -10,8 +10,10 @@ import asyncio
 import contextlib
 import json
 from pathlib import Path
+from unittest import mock
 from urllib.parse import quote_from_bytes
 
+from supervisor.endpoints import serving
 from supervisor.endpoints.control import ControlServer
 from supervisor.events import InternalError
 from tests.fuzz.checks import hold, played, scratch
@@ -25,7 +27,9 @@ PROBE = b"GET /v1/status HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n"
 
 
 def control_socket(data: bytes) -> None:
-    played(lambda: _scene(data))
+    # The rest of a request is waited for a little after its answer, also by a server that ends.
+    with mock.patch.object(serving, "UNREAD_SECONDS", 0.02):
+        played(lambda: _scene(data))
 
 
 async def _scene(data: bytes) -> None:

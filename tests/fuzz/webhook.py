@@ -19,7 +19,7 @@ from livekit.api import AccessToken
 
 from supervisor.daemon.webhooks import WebhookIntake
 from supervisor.events import Event, EventBus, WebhookOutcome, WebhookReceived
-from supervisor.livekit.webhook import EVENTS, OTHER, WebhookReceiver
+from supervisor.livekit.webhook import EVENTS, LARGEST_BODY, OTHER, WebhookReceiver
 from supervisor.metrics.subscriber import Metrics
 from tests.fuzz.checks import hold, soon
 
@@ -41,7 +41,8 @@ def webhook(data: bytes) -> None:
     with soon():
         first = intake.receive(body, authorization)
         second = intake.receive(body, authorization)
-    hold(ours or first is WebhookOutcome.UNSIGNED, "a stranger's was", first)
+    refused = WebhookOutcome.OVERSIZED if len(body) > LARGEST_BODY else WebhookOutcome.UNSIGNED
+    hold(ours or first is refused, "a stranger's was", first)
     if first is WebhookOutcome.ACCEPTED:
         hold(second is WebhookOutcome.REPEATED, "the same again was", second)
         hold(len(intake.woken) <= 1, "woke", intake.woken)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 
 from tests.fuzz import known
 from tests.fuzz.grammar import INPUTS
 from tests.fuzz.targets import TARGETS, corpus
 from tests.scale import SOAK, times
+
+ROUND = 500
+"""Of one memory: hypothesis remembers every case, and a configuration is a large one."""
 
 KEPT = [(name, path) for name in TARGETS for path in corpus(name)]
 
@@ -32,16 +36,15 @@ def test_what_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.timeout(1_800 if SOAK else 300)
 @pytest.mark.parametrize("name", TARGETS)
 def test_anything(name: str) -> None:
+    for _ in range(0, times(test=300, soak=10_000), ROUND):
+        _play(name, random.getrandbits(32))
+
+
+def _play(name: str, number: int) -> None:
     target = TARGETS[name]
 
-    @settings(
-        max_examples=times(test=300, soak=10_000),
-        suppress_health_check=[
-            HealthCheck.too_slow,
-            HealthCheck.data_too_large,
-            HealthCheck.large_base_example,
-        ],
-    )
+    @seed(number)
+    @settings(max_examples=times(test=300, soak=ROUND), suppress_health_check=list(HealthCheck))
     @given(data=INPUTS[name])
     def play(data: bytes) -> None:
         target(data)

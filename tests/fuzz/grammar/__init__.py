@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from hypothesis import strategies as st
 
 from tests.fuzz.grammar import config, control, guard_side, guard_socket, webhook
-from tests.fuzz.grammar.spoil import spoiled
+from tests.fuzz.grammar.spoil import spoiled, weighted
 
 MODULES = {
     "config": config,
@@ -24,6 +24,8 @@ WORDS: Mapping[str, Sequence[bytes]] = {name: module.WORDS for name, module in M
 """What each target's language is made of."""
 
 INPUTS: Mapping[str, st.SearchStrategy[bytes]] = {
-    name: st.one_of(module.DOCUMENTS, spoiled(module.DOCUMENTS, module.WORDS), st.binary(max_size=200))
+    name: weighted(
+        (4, module.DOCUMENTS), (3, spoiled(module.DOCUMENTS, module.WORDS)), (1, st.binary(max_size=200))
+    )
     for name, module in MODULES.items()
 }

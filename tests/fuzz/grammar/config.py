@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from supervisor.config import Settings
 from tests.fuzz.config_file import ENVIRONMENT, WRITTEN_SECRET
-from tests.fuzz.grammar.spoil import odd
+from tests.fuzz.grammar.spoil import ODD, weighted
 
 _DURATIONS: Sequence[object] = ("1s", "500ms", "2m", "0", 0, "99999999999d", "1", "-1s", "${NUMBER}")
 _PATHS: Sequence[object] = (
@@ -47,8 +47,8 @@ _TEXTS: Sequence[object] = (
     "\u202e",
 )
 _COUNTS: Sequence[object] = (
-    0,
     1,
+    0,
     5,
     -1,
     1.5,
@@ -88,7 +88,7 @@ _KNOWN: Mapping[str, Sequence[object]] = {
     ),
     "python": ("python", "sh", *_PATHS),
     "args": ([], ["a", "\0"], ["${SECRET}"], [1]),
-    "cwd": _PATHS,
+    "cwd": ("dir", *_PATHS),
     "env": ({}, {"A": "1"}, {"A-B": "1"}, {"A": "${SECRET}"}, {"LIVEKIT_SUPERVISOR_X": "1"}, {"A": "\0"}),
     "env_file": ("good.env", "bad.env", *_PATHS),
     "rooms": (["*"], ["a[", "${SECRET}"], []),
@@ -99,13 +99,23 @@ _KNOWN: Mapping[str, Sequence[object]] = {
     "state": _PATHS,
     "runtime": _PATHS,
     "logs": _PATHS,
+    "max_size": ("1MiB", "1", 1),
+    "webhook_listen": ("127.0.0.1:9106", 1),
     "memory_limit": ("1GiB", "0", "1", "99999999999TiB"),
     "level": ("debug", "loud", "${SECRET}"),
     "format": ("json", "${SECRET}"),
     "rogue": ("report", "ignore"),
     **dict.fromkeys(("factor", "jitter", "max_rooms", "keep"), _COUNTS),
-    **dict.fromkeys(("interval", "timeout", "initial", "max", "drain", "kill", "resync"), _DURATIONS),
+    **dict.fromkeys(
+        ("initial", "interval", "kill", "drain", "resync", "stable_after", "max_age"), _DURATIONS
+    ),
+    **dict.fromkeys(("timeout", "max", "startup_timeout", "webhook_max_age"), ("2m", *_DURATIONS)),
+    **dict.fromkeys(("reconnect_grace", "human_return_grace"), _DURATIONS),
+    **dict.fromkeys(("redact", "warm_spare", "inherit_env", "enforce"), (True, "yes", 1, "${NUMBER}")),
 }
+RIGHT, WRONG = 60, 4
+"""To one that is nothing, and one that is odd."""
+
 _OTHERS: Sequence[object] = (*_TEXTS, *_COUNTS, *_DURATIONS, True, False, None)
 
 
@@ -125,8 +135,9 @@ def _value(name: str, annotation: object) -> st.SearchStrategy[object]:
             st.lists(section, min_size=1, max_size=3) if typing.get_origin(annotation) is tuple else section
         )
     values = _KNOWN.get(name, _OTHERS)
-    # The first is right: most values are, or nothing but the first fault would ever be seen.
-    return st.one_of(st.just(values[0]), st.just(values[0]), st.sampled_from(values), odd())
+    # The first is right, and so is most of a file, or its first fault would hide all others.
+    others = (WRONG, st.sampled_from(values)), (1, st.none()), (1, ODD)
+    return weighted((RIGHT, st.just(values[0])), *others)
 
 
 def _section(model: type[BaseModel]) -> st.SearchStrategy[object]:
@@ -134,16 +145,30 @@ def _section(model: type[BaseModel]) -> st.SearchStrategy[object]:
     needed = {name for name, field in model.model_fields.items() if field.is_required()}
     return st.fixed_dictionaries(
         {name: fields[name] for name in fields if name in needed},
-        optional={**{name: fields[name] for name in fields if name not in needed}, "unknown": odd()},
+        optional={name: fields[name] for name in fields if name not in needed},
     )
 
 
-def _written(data: object, flow: bool | None) -> bytes:
+def _written(data: dict[str, object], sensible: bool, flow: bool | None) -> bytes:
+    if sensible:
+        _make_sensible(data)
     text = yaml.dump(data, Dumper=yaml.SafeDumper, default_flow_style=flow, sort_keys=False)
     return text.encode("utf-8", "surrogatepass")
 
 
-DOCUMENTS = st.builds(_written, _section(Settings), st.sampled_from([False, None, True]))
+def _make_sensible(data: dict[str, object]) -> None:
+    """Without what only makes sense alone."""
+    livekit, agents = data.get("livekit"), data.get("agents")
+    if isinstance(livekit, dict):
+        for key in ("api_secret_file", "webhook_api_key", "webhook_api_secret"):
+            livekit.pop(key, None)
+    for number, agent in enumerate(agents if isinstance(agents, list) else []):
+        agent["id"] = f"a{number}"
+        agent["script"] = agent.get("script") or "agent.py"
+        agent.pop("command", None)
+
+
+DOCUMENTS = st.builds(_written, _section(Settings), st.booleans(), st.sampled_from([False, None, True]))
 
 WORDS: Sequence[bytes] = [
     *(key.encode() + b": " for key in (*Settings.model_fields, *_KNOWN)),

@@ -8,19 +8,19 @@ from collections.abc import Sequence
 from hypothesis import strategies as st
 
 from tests.fuzz.daemon import OURS, QUIET, TREE
-from tests.fuzz.grammar.spoil import LONG, mostly, odd
+from tests.fuzz.grammar.spoil import LONG, ODD, fields, weighted
 
 _NAMES = ["start", "stop", "drain", "restart", "reload", "handoff", "dev-server"]
-_COMMANDS = st.one_of(
-    st.sampled_from(_NAMES).map(str.encode),
-    st.sampled_from([b"", b"..", b"../status", b"%00", b"a" * 9_000, b"\xff"]),
+_STRANGE = [b"", b"..", b"../status", b"%00", b"a" * 9_000, b"\xff"]
+_COMMANDS = weighted((5, st.sampled_from(_NAMES).map(str.encode)), (1, st.sampled_from(_STRANGE)))
+_ARGUMENTS = fields(
+    {"agent": st.sampled_from([OURS, OURS, TREE, QUIET, "livekit-server"])},
+    {"drain": st.booleans(), "now": st.booleans()},
 )
-_ARGUMENTS = st.fixed_dictionaries(
-    {"agent": mostly(st.sampled_from([OURS, TREE, QUIET, "livekit-server"]))},
-    optional={"drain": mostly(st.booleans()), "now": mostly(st.booleans()), "later": odd()},
-)
-_BODIES = st.one_of(
-    mostly(_ARGUMENTS).map(lambda value: json.dumps(value).encode()), st.just(b""), st.just(b" " * LONG)
+_BODIES = weighted(
+    (5, _ARGUMENTS.map(lambda value: json.dumps(value).encode())),
+    (1, ODD.map(lambda value: json.dumps(value).encode())),
+    (1, st.sampled_from([b"", b" " * LONG])),
 )
 _SINCE = st.sampled_from(
     [b"0", b"1700000000.25", b"-1", b"nan", b"inf", b"1e999", b"yesterday", b"", b"1_0", "\u0663".encode()]
@@ -53,10 +53,10 @@ _LINES = st.sampled_from(
 )
 _REQUESTS = st.lists(_LINES, max_size=6).map(lambda lines: b"!" + b"\r\n".join([*lines, b"", b""]))
 
-DOCUMENTS = st.one_of(
-    st.builds(lambda command, body: command + b"\n" + body, _COMMANDS, _BODIES),
-    _SINCE.map(lambda since: b"?" + since),
-    _REQUESTS,
+DOCUMENTS = weighted(
+    (3, st.builds(lambda command, body: command + b"\n" + body, _COMMANDS, _BODIES)),
+    (1, _SINCE.map(lambda since: b"?" + since)),
+    (2, _REQUESTS),
 )
 
 WORDS: Sequence[bytes] = [

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from hypothesis import strategies as st
 
-from tests.fuzz.grammar.spoil import mostly, numbers, odd
+from tests.fuzz.grammar.spoil import NUMBERS, ODD, fields
 
 _TEXT = st.sampled_from(["", "x", "held"])
-_SECONDS = st.one_of(st.floats(0, 30), numbers())
-_EPOCH = st.one_of(st.none(), st.integers(0, 9), numbers())
+_SECONDS = st.one_of(st.floats(0, 30), NUMBERS)
+_EPOCH = st.one_of(st.none(), st.integers(0, 9), NUMBERS)
 
 _FIELDS: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
     "welcome": {
         "v": st.just(1),
         "instance": _TEXT,
-        "heartbeat": st.fixed_dictionaries({"interval": mostly(_SECONDS), "timeout": _SECONDS}),
+        "heartbeat": st.fixed_dictionaries({"interval": _SECONDS, "timeout": _SECONDS}),
         "human_return_grace": _SECONDS,
         "reconnect_grace": _SECONDS,
         "epoch": _EPOCH,
@@ -35,14 +35,12 @@ _FIELDS: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
     "resume": {},
     "leave": {"reason": _TEXT, "epoch": _EPOCH},
     "reset": {},
-    "news": {"of": odd()},
+    "news": {"of": ODD},
 }
 
 
 def _message(kind: str) -> st.SearchStrategy[bytes]:
-    fields = {name: mostly(value) for name, value in _FIELDS[kind].items()}
-    values = st.fixed_dictionaries({}, optional={**fields, "later": odd()})
-    return values.map(lambda found: json.dumps({"type": kind, **found}).encode() + b"\n")
+    return fields(_FIELDS[kind]).map(lambda found: json.dumps({"type": kind, **found}).encode() + b"\n")
 
 
 _STREAMS = st.lists(st.sampled_from(sorted(_FIELDS)).flatmap(_message), max_size=6).map(b"".join)

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from hypothesis import strategies as st
 
 from tests.fuzz.daemon import OURS, QUIET, TREE
-from tests.fuzz.grammar.spoil import mostly, numbers, odd
+from tests.fuzz.grammar.spoil import NUMBERS, fields, weighted
 
 _AGENTS = st.sampled_from([OURS, OURS, TREE, TREE, QUIET, "nobody"])
 _ROOMS = st.sampled_from(["lobby", "lobby", "hall", "good", "\ud800"])
 _JOBS = st.sampled_from(["AJ_1", "AJ_2", "AJ_3", "AJ_good"])
 _SHORT = st.sampled_from(["", "x", "agent-AJ_1"])
-_EPOCHS = st.one_of(st.none(), st.integers(0, 4), numbers())
+_EPOCHS = weighted((4, st.none()), (3, st.integers(0, 4)), (1, NUMBERS))
 
 _FIELDS: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
     "registered": {"worker_id": _SHORT, "agent_name": _SHORT, "http_port": st.integers(0, 70_000)},
@@ -54,26 +54,19 @@ _JOB = {
 }
 
 
-def _message(kind: str, fields: Mapping[str, st.SearchStrategy[object]]) -> st.SearchStrategy[bytes]:
-    values = st.fixed_dictionaries(
-        {name: mostly(value) for name, value in fields.items()}, optional={"later": odd()}
-    )
-    return values.map(lambda found: json.dumps({"type": kind, **found}).encode() + b"\n")
+def _message(kind: str, usual: Mapping[str, st.SearchStrategy[object]]) -> st.SearchStrategy[bytes]:
+    return fields(usual).map(lambda found: json.dumps({"type": kind, **found}).encode() + b"\n")
 
 
 HELLOS = st.one_of(_message("hello", _WORKER), _message("hello", _JOB))
 MESSAGES = st.sampled_from(sorted(_FIELDS)).flatmap(lambda kind: _message(kind, _FIELDS[kind]))
 
 _PEERS = st.sampled_from([b"0", b"1", b"2", b"3"])
-_PARTS = st.one_of(
-    st.builds(
-        lambda peer, hello, more: peer + hello + b"".join(more),
-        _PEERS,
-        HELLOS,
-        st.lists(MESSAGES, max_size=3),
-    ),
-    st.builds(lambda peer, more: peer + b"".join(more), _PEERS, st.lists(MESSAGES, min_size=1, max_size=4)),
-    st.sampled_from([b"t", b"t", b"t", b"0", b"1", b"2", b"r"]),
+_SAID = st.lists(MESSAGES, max_size=4).map(b"".join)
+_PARTS = weighted(
+    (2, st.builds(lambda peer, hello, more: peer + hello + more, _PEERS, HELLOS, _SAID)),
+    (3, st.builds(lambda peer, more: peer + more, _PEERS, _SAID)),
+    (2, st.sampled_from([b"t", b"r", b"0", b"1"])),
 )
 
 DOCUMENTS = st.lists(_PARTS, min_size=1, max_size=8).map(b"\0".join)
