@@ -48,8 +48,8 @@ chaos: setup server  ## random faults: MINUTES=10 on the real server, with a rep
 	@$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 	@SUPERVISOR_SIMULATION_STEPS=$(or $(STEPS),2000000) $(PYTEST) tests/simulation/test_rooms_simulation.py -s --timeout=0
 
-fuzz: setup  ## coverage-guided fuzzing of configuration, webhooks and the socket protocol
-	@$(BIN)/python -m tests.fuzz
+fuzz: setup  ## hostile input, guided by coverage, for MINUTES (default 5): configuration, webhooks, sockets
+	@$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),5)
 
 grafana: setup  ## write alerts and dashboards anew from grafana/source (DOCS=URL: where their runbook is)
 	@$(BIN)/python -m grafana.generate $(if $(DOCS),--docs $(DOCS))

@@ -67,7 +67,7 @@ install_project() {
     "${pip[@]}" install --no-deps --no-build-isolation --editable . >>"$log" 2>&1
 }
 
-say "2/3 installing the locked packages, about 150 MB to download the first time"
+say "2/3 installing the locked packages, about 190 MB to download the first time"
 try install_locked
 
 say "3/3 installing livekit-supervisor itself, editable"
