@@ -101,6 +101,8 @@ class RoomMemory:
     absent_since: float | None = None
     """Since when the claim's holder has been missing while a human was there."""
     had_agent: bool = False
+    agent_at: float = 0.0
+    """When a live agent was last seen; deaths before that are no reason for a silence after it."""
     attempts: int = 0
     """Dispatches made since there was an agent."""
     next_attempt_at: float = 0.0
@@ -376,7 +378,7 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
 
 
 def _plan_dispatches(look: _Look, now: float) -> _Part:
-    """Refused dispatches go at once; of several for one agent one stays, after a second look."""
+    """Refused dispatches go at once; those beside the holder's, or beside the best, after a second look."""
     actions: list[Action] = []
     conflicts: list[Conflict] = []
     looks: list[float] = []
@@ -392,7 +394,7 @@ def _plan_dispatches(look: _Look, now: float) -> _Part:
         if d.agent_name in names and d.id not in look.memory.refused:
             by_name.setdefault(d.agent_name, []).append(d)
     for name, dispatches in by_name.items():
-        for d in _superfluous(look, dispatches):
+        for d in _superfluous(look, name, dispatches):
             agent_id = _id_of_name(look, name)
             conflicts.append(Conflict(ConflictKind.DUPLICATE_DISPATCH, d.id, agent_id))
             first_seen = look.memory.suspects.get(d.id, now)
@@ -404,11 +406,17 @@ def _plan_dispatches(look: _Look, now: float) -> _Part:
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
 
 
-def _superfluous(look: _Look, dispatches: list[Dispatch]) -> list[Dispatch]:
-    """All but the one that has brought, or will bring, the agent that stays."""
+def _superfluous(look: _Look, name: str, dispatches: list[Dispatch]) -> list[Dispatch]:
+    """Of those for one agent name, all but the one that has brought, or will bring, the agent that stays.
+
+    The holder's own may be gone, since a restart of LiveKit forgets dispatches: then none of these did.
+    """
+    claim = look.facts.claim
+    names = {agent.id: agent.name for agent in look.facts.agents}
+    if claim is not None and claim.joined and names.get(claim.agent_id) == name:
+        return [d for d in dispatches if d.id != claim.dispatch_id and claim.job_id not in d.job_ids]
     if len(dispatches) < 2:
         return []
-    claim = look.facts.claim
     present = {a.identity for a in look.agents}
     kept = min(
         dispatches,
@@ -469,6 +477,7 @@ def _with_agent(
         cause=None,
         absent_since=None,
         had_agent=True,
+        agent_at=now,
         attempts=0,
         next_attempt_at=0.0,
     )
@@ -564,7 +573,8 @@ def _note_silence(look: _Look, memory: RoomMemory, now: float) -> RoomMemory:
     since = memory.silent_since
     cause = memory.cause
     newcomer = memory.state is RoomState.EMPTY
-    deaths = [(d.died_at, d.cause) for d in memory.dead if d.cause and (memory.had_agent or look.ghosts)]
+    dead = memory.dead if memory.had_agent or look.ghosts else ()
+    deaths = [(d.died_at, d.cause) for d in dead if d.cause and d.died_at >= memory.agent_at]
     if cause is None and deaths:
         died_at, death = max(deaths)
         cause = RecoveryCause(death.value)

@@ -447,6 +447,21 @@ class TestDispatches:
         second = decide(given, first.memory, now=NOW + SECOND_LOOK)
         assert second.actions == (DeleteDispatch("D1", K.DUPLICATE_DISPATCH, "alice"),)
 
+    def test_one_that_did_not_bring_the_holder_goes_also_when_it_is_the_only_one(self) -> None:
+        given = facts(HUMAN, agent("J1"), dispatches=(dispatch(2, "J2"),), held=claim("J1"))
+        first = decide(given)
+        assert first.actions == ()
+        second = decide(given, first.memory, now=NOW + SECOND_LOOK)
+        assert second.actions == (DeleteDispatch("D2", K.DUPLICATE_DISPATCH, "alice"),)
+
+    def test_but_not_one_that_asks_for_another_agent(self) -> None:
+        given = facts(HUMAN, agent("J1"), dispatches=(dispatch(2, name="Bob"),), held=claim("J1"))
+        assert decide(given).conflicts == ()
+
+    def test_nor_while_the_holder_has_only_been_promised_the_room(self) -> None:
+        held = claim("J1", state=ClaimState.PENDING, joined=False)
+        assert decide(facts(HUMAN, dispatches=(dispatch(2),), held=held)).conflicts == ()
+
     def test_our_own_dispatch_is_followed_until_its_agent_is_there(self) -> None:
         memory = after_dispatch(SILENT, "D1", NOW)
         given = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1"),), held=claim("J1"))
@@ -466,6 +481,12 @@ class TestBlame:
 
     def test_a_first_join_in_good_time_is_no_recovery(self) -> None:
         assert self.recovery(RoomMemory(silent_since=NOW - 0.4)) is None
+
+    def test_a_death_that_was_made_good_is_not_blamed_again(self) -> None:
+        memory = RoomMemory(had_agent=True, dead=(dead("J1", at=NOW - 20),))
+        good = decide(facts(HUMAN, agent("J2"), held=claim("J2", number=2)), memory)
+        silent = decide(facts(HUMAN, held=claim("J2", number=2)), good.memory, now=NOW + 1)
+        assert (silent.memory.cause, silent.memory.silent_since) == (None, NOW + 1)
 
     def test_silence_after_livekit_came_back_is_blamed_on_that(self) -> None:
         memory = RoomMemory(silent_since=NOW - 3, had_agent=True)
