@@ -204,6 +204,15 @@ class WorkerRegistrationLost(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerUnhealthy(Event):
+    level = Level.WARNING
+    message = "worker's own health endpoint complains"
+    agent_id: str
+    pid: int
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSignalled(Event):
     message = "worker signalled"
     agent_id: str

@@ -64,6 +64,8 @@ class WorkerView:
     registered_once: bool = False
     last_heartbeat: float | None = None
     """None until the guard has connected."""
+    unhealthy_since: float | None = None
+    """Since when its own health endpoint has said no while it was registered."""
     busy_rooms: int = 0
     """Rooms of this worker with a human in them."""
     config_changed: bool = False
@@ -118,6 +120,9 @@ def plan(view: WorkerView, now: float) -> Plan:
     reason = _reason_to_end(view, now)
     if reason is not None:
         return _plan_ending(view, begin_ending(view.policy, reason, now), now)
+    if view.unhealthy_since is not None and now >= view.unhealthy_since + view.policy.heartbeat_timeout:
+        # It answers, so its calls may end first; only one that is silent has nothing to lose.
+        return _plan_ending(view, begin_ending(view.policy, EndReason.HUNG, now, drain=True), now)
     return Plan(look_at=_next_deadline(view))
 
 
@@ -157,6 +162,8 @@ def _next_deadline(view: WorkerView) -> float | None:
         deadlines.append(view.started_at + view.policy.startup_timeout)
     if view.last_heartbeat is not None:
         deadlines.append(view.last_heartbeat + view.policy.heartbeat_timeout)
+    if view.unhealthy_since is not None:
+        deadlines.append(view.unhealthy_since + view.policy.heartbeat_timeout)
     return min(deadlines, default=None)
 
 

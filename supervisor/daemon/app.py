@@ -49,6 +49,7 @@ from supervisor.livekit.api import LiveKitClient
 from supervisor.livekit.webhook import WebhookReceiver
 from supervisor.log import EventLog
 from supervisor.metrics import Metrics
+from supervisor.process.health_endpoint import complaints
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.rotation import rotate
 from supervisor.process.tree import Census, proportional_memory
@@ -65,6 +66,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 MEASURE_SECONDS = 5.0
 EXACT_EVERY = 6
 """Looks: memory is estimated each time, which counts what forks share twice, and measured every so often."""
+HEALTH_SECONDS = 5.0
 SCAN_SECONDS = 5.0
 PROBE_SECONDS = 1.0
 PRUNE_SECONDS = 3600.0
@@ -281,6 +283,7 @@ class Daemon:
         schedule.every(self._settings.rooms.resync, "resync", self._resync)
         schedule.every(PROBE_SECONDS, "probe", self._probe)
         schedule.every(MEASURE_SECONDS, "measure", self._measure)
+        schedule.every(HEALTH_SECONDS, "health", self._ask_workers)
         schedule.every(SCAN_SECONDS, "scan", self._rogues.scan)
         schedule.every(ROTATE_SECONDS, "rotate", self._rotate)
         schedule.every(PRUNE_SECONDS, "prune", self._store.prune)
@@ -447,6 +450,13 @@ class Daemon:
                 worker.memory_bytes = memory if worker.handle is handle else 0
             if limit and worker.memory_bytes > limit:
                 self._workers.wake(worker.spec.id)
+
+    async def _ask_workers(self) -> None:
+        asked = {w.spec.id: w for w in self._workers.all() if w.handle is not None and w.http_port}
+        pids = {agent_id: w.handle.pid for agent_id, w in asked.items() if w.handle is not None}
+        told = await complaints({agent_id: w.http_port for agent_id, w in asked.items()}, PROBE_SECONDS)
+        for agent_id, complaint in told.items():
+            self._workers.health(agent_id, pids[agent_id], complaint)
 
     async def _rotate(self) -> None:
         log = self._settings.log

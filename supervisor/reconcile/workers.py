@@ -35,6 +35,7 @@ from supervisor.events import (
     WorkerSpawnFailed,
     WorkerStateChanged,
     WorkerStopped,
+    WorkerUnhealthy,
 )
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.queue import Reconciler
@@ -107,6 +108,8 @@ class Worker:
     last_heartbeat: float | None = None
     reported_name: str | None = None
     http_port: int = 0
+    """Of its own health endpoint, on loopback; 0: not known."""
+    unhealthy_since: float | None = None
     ending: Ending | None = None
     failures: int = 0
     next_start_at: float = 0.0
@@ -389,6 +392,18 @@ class WorkerReconciler:
         if worker is not None:
             worker.last_heartbeat = self._clock()
 
+    def health(self, agent_id: str, pid: int, complaint: str | None) -> None:
+        """What its health endpoint answered: None is well.  No answer is no news: heartbeats judge that."""
+        worker = self._workers.get(agent_id)
+        if worker is None or worker.handle is None or worker.handle.pid != pid:
+            return
+        if complaint is None or not worker.registered:
+            worker.unhealthy_since = None
+        elif worker.unhealthy_since is None:
+            worker.unhealthy_since = self._clock()
+            self._bus.publish(WorkerUnhealthy(agent_id=agent_id, pid=pid, complaint=complaint))
+            self.wake(agent_id)
+
     def failed(self, agent_id: str, reason: str) -> None:
         worker = self._workers.get(agent_id)
         if worker is not None:
@@ -406,6 +421,7 @@ class WorkerReconciler:
         for worker in self._workers.values():
             if worker.last_heartbeat is not None:
                 worker.last_heartbeat = now
+            worker.unhealthy_since = None
 
     def busy(self, agent_id: str) -> int:
         return self._book.busy_rooms(agent_id)
@@ -457,6 +473,7 @@ class WorkerReconciler:
             started_at=worker.started_at,
             registered_once=worker.registered_once,
             last_heartbeat=worker.last_heartbeat,
+            unhealthy_since=worker.unhealthy_since,
             busy_rooms=self._book.busy_rooms(worker.spec.id),
             config_changed=changed,
             memory_bytes=worker.memory_bytes,
@@ -500,7 +517,8 @@ class WorkerReconciler:
         worker.handle, worker.exit, worker.ending = handle, None, None
         worker.started_at = self._clock()
         worker.registered = worker.registered_once = worker.gave_up_on_livekit = False
-        worker.ready_since = worker.last_heartbeat = worker.link = None
+        worker.ready_since = worker.last_heartbeat = worker.link = worker.unhealthy_since = None
+        worker.http_port = 0
         kind = WorkerAdopted if handle.adopted else WorkerSpawned
         self._bus.publish(kind(agent_id=worker.spec.id, pid=handle.pid))
         self._move(worker, WorkerEvent.SPAWNED)

@@ -71,6 +71,16 @@ def ending(reason: EndReason, *, drain: float | None = None, signalled: float | 
             id="heartbeat overdue",
         ),
         pytest.param(
+            replace(RUNNING, unhealthy_since=NOW - 9),
+            Plan(look_at=NOW + 1),
+            id="unhealthy, which may pass",
+        ),
+        pytest.param(
+            replace(RUNNING, unhealthy_since=NOW - 10, busy_rooms=1),
+            Plan((Drain(ending(EndReason.HUNG, drain=NOW + 300)),), look_at=NOW + 300),
+            id="unhealthy for too long: its calls end first",
+        ),
+        pytest.param(
             replace(RUNNING, wanted=False),
             Plan((Terminate(ending(EndReason.STOPPED, signalled=NOW)),), look_at=NOW + 10),
             id="not wanted any more",
