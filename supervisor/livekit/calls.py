@@ -25,9 +25,10 @@ from supervisor.events import EventBus, LiveKitRequest
 
 CONCURRENCY = 64
 """Requests at a time that never wait for one another."""
-TOKEN_SECONDS = 60.0
+TOKEN_SECONDS = 600.0
 """A token is used again for so long; it is valid for hours."""
-TOKENS_KEPT = 1_024
+TOKENS_KEPT = 16_384
+"""Half a kilobyte each, so that a resync of ten thousand rooms does not sign anew."""
 
 _SCHEMES = ("http://", "https://", "ws://", "wss://")
 _PROTOBUF = "application/protobuf"

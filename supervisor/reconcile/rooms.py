@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
-from supervisor.core.model import AgentView, Claim, DeadJob, Participant, RoomState, Unknown
+from supervisor.core.model import AgentView, Claim, DeadJob, Dispatch, Participant, RoomState, Unknown
 from supervisor.core.ports import ClaimStore, Failed, LiveKit, RequestOutcome, StoredIntent
 from supervisor.core.room_plan import (
     Action,
@@ -42,6 +42,7 @@ from supervisor.events import (
     RoomStateChanged,
 )
 from supervisor.reconcile.claimbook import ClaimBook
+from supervisor.reconcile.glance import Glance, is_quiet
 from supervisor.reconcile.queue import Reconciler, Requeue
 
 MAX_STEPS = 50
@@ -89,6 +90,7 @@ class _Room:
     intent_saved: bool = False
     confirm: bool = False
     """A conflict has vanished by itself: perhaps the list was only stale, so look once more."""
+    glance: Glance = field(default_factory=Glance)
 
 
 class RoomReconciler:
@@ -119,6 +121,8 @@ class RoomReconciler:
         self._livekit_since = livekit_since
         self._rooms: dict[str, _Room] = {}
         self._sids: dict[str, str] = {}
+        self._woken: set[str] = set()
+        """Something happened there, so a glance will not do."""
         self._counts: Counter[RoomState] = Counter()
         self._unresolved: Counter[ConflictKind] = Counter()
         self.policy = policy
@@ -143,6 +147,7 @@ class RoomReconciler:
     def wake(self, room: str) -> None:
         """Look at this room soon."""
         if not matches_any(room, self.ignore):
+            self._woken.add(room)
             self._reconciler.queue.add(room)
 
     def wake_all(self) -> None:
@@ -182,7 +187,9 @@ class RoomReconciler:
         if isinstance(rooms, Unknown):
             self.wake_all()
             return
-        self._sids = {room.name: room.sid for room in rooms}
+        before, self._sids = self._sids, {room.name: room.sid for room in rooms}
+        # a glance at a room that is gone, or another one by now, would find nothing new
+        self._woken.update(n for n, sid in before.items() if n in self._rooms and self._sids.get(n) != sid)
         claimed = {claim.room for claim in self._book.table.all()}
         names = [room.name for room in rooms if room.num_participants or room.name not in self._rooms]
         names = list(dict.fromkeys([*names, *self._rooms, *claimed]))
@@ -208,6 +215,10 @@ class RoomReconciler:
 
     async def _reconcile(self, name: str) -> float | None:
         self._reconciler.queue.forget(name)
+        woken = name in self._woken
+        self._woken.discard(name)
+        if not woken and await self._is_still_quiet(name):
+            return None
         decision = None
         for _ in range(MAX_STEPS):
             decision = await self._decide(name)
@@ -224,8 +235,40 @@ class RoomReconciler:
         if not room.confirm:
             return decision.look_at
         room.confirm = False
+        room.glance.dispatches = None
         soon = self._clock() + CONFIRM_SECONDS
         return soon if decision.look_at is None else min(soon, decision.look_at)
+
+    async def _is_still_quiet(self, name: str) -> bool:
+        room = self._rooms.get(name)
+        if room is None or not room.glance.may_do:
+            return False
+        participants = await self._livekit.list_participants(name)
+        dispatches = room.glance.take(participants)
+        if dispatches is None or self._rooms.get(name) is not room:
+            return False
+        now = self._clock()
+        decision = plan(self._facts(name, participants, dispatches), self.policy, room.memory, now)
+        if not is_quiet(decision):
+            return False
+        room.memory = decision.memory
+        self._record(name, room, decision, participants, now)
+        return True
+
+    def _facts(
+        self,
+        name: str,
+        participants: tuple[Participant, ...] | Unknown,
+        dispatches: tuple[Dispatch, ...] | Unknown,
+    ) -> RoomFacts:
+        return RoomFacts(
+            name=name,
+            participants=participants,
+            dispatches=dispatches,
+            claim=self._book.table.get(name),
+            agents=self._workers.views(),
+            livekit_since=self._livekit_since(),
+        )
 
     async def _decide(self, name: str) -> Decision | None:
         """Read and decide; None: the room is gone, or none of ours."""
@@ -234,14 +277,7 @@ class RoomReconciler:
         )
         now = self._clock()
         room = self._rooms.setdefault(name, _Room())
-        facts = RoomFacts(
-            name=name,
-            participants=participants,
-            dispatches=dispatches,
-            claim=self._book.table.get(name),
-            agents=self._workers.views(),
-            livekit_since=self._livekit_since(),
-        )
+        facts = self._facts(name, participants, dispatches)
         if facts.participants == () and facts.dispatches == () and self._over(room, facts, now):
             self._forget(name, "gone")
             return None
@@ -250,6 +286,7 @@ class RoomReconciler:
             self._forget(name, "not ours")
             return None
         room.memory = decision.memory
+        room.glance.note(participants, dispatches, decision)
         if decision.state is not RoomState.UNKNOWN or room.ours:
             self._record(name, room, decision, participants, now)
         if decision.state is RoomState.UNKNOWN:
