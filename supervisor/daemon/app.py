@@ -187,7 +187,7 @@ class Daemon:
         self._guard_server = GuardServer(runtime / "guard.sock", desk, bus, self._clock)
         views = _Views(self._documents, self._store)
         receiver = WebhookReceiver(webhook_keys(settings), settings.http.webhook_max_age)
-        intake = WebhookIntake(receiver, bus, self._rooms.wake)
+        intake = WebhookIntake(receiver, bus, self._rooms.notice)
         self._feed = Feed(views, bus)
         bus.subscribe(self._feed)
         self._http = HttpServer(views, intake, self._metrics.render, self._feed, bus)

@@ -13,10 +13,10 @@ from supervisor.livekit.webhook import WebhookReceiver
 class WebhookIntake:
     """Implements :class:`supervisor.endpoints.ports.WebhookSink`."""
 
-    def __init__(self, receiver: WebhookReceiver, bus: EventBus, wake: Callable[[str], None]) -> None:
+    def __init__(self, receiver: WebhookReceiver, bus: EventBus, notice: Callable[[str, str], None]) -> None:
         self._receiver = receiver
         self._bus = bus
-        self._wake = wake
+        self._notice = notice
 
     def receive(self, body: bytes, authorization: str | None) -> WebhookOutcome:
         webhook = self._receiver.receive(body, authorization, time.time())
@@ -24,7 +24,7 @@ class WebhookIntake:
             WebhookReceived(event=webhook.event, outcome=webhook.outcome, dropped=webhook.num_dropped)
         )
         if webhook.outcome is WebhookOutcome.ACCEPTED and webhook.room:
-            self._wake(webhook.room)
+            self._notice(webhook.event, webhook.room)
         return webhook.outcome
 
 

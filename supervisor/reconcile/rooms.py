@@ -50,6 +50,10 @@ MAX_STEPS = 50
 CONFIRM_SECONDS = 1.5
 """After a conflict that vanished by itself; ``ListParticipants`` may lag behind by about a second."""
 CONCURRENCY = 64
+_NOBODY_MOVED = frozenset(
+    {"track_published", "track_unpublished", "egress_started", "egress_updated", "egress_ended"}
+)
+"""Webhook events, some of which come as often as people do."""
 
 
 class Workers(Protocol):
@@ -149,6 +153,13 @@ class RoomReconciler:
         if not matches_any(room, self.ignore):
             self._woken.add(room)
             self._reconciler.queue.add(room)
+
+    def notice(self, event: str, room: str) -> None:
+        """A webhook came: of nobody's coming or going a glance tells enough."""
+        if event in _NOBODY_MOVED and not matches_any(room, self.ignore):
+            self._reconciler.queue.add(room)
+        else:
+            self.wake(room)
 
     def wake_all(self) -> None:
         for name in self._rooms:

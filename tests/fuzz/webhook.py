@@ -88,7 +88,7 @@ class _Intake:
         bus = EventBus()
         bus.subscribe(_metrics())
         bus.subscribe(_check)
-        self.receive = WebhookIntake(WebhookReceiver(KEYS, MAX_AGE), bus, self._wake).receive
+        self.receive = WebhookIntake(WebhookReceiver(KEYS, MAX_AGE), bus, lambda _, room: self._wake(room)).receive
 
     def _wake(self, room: str) -> None:
         hold(bool(room), "a room without a name")

@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from supervisor.livekit import dev_server
 from tests.ports import free_port
 
@@ -29,7 +31,9 @@ class LiveKitServer:
         webhook_urls: Sequence[str] = (),
         log_level: str = "info",
         departure_timeout: int = 20,
+        redis: str = "",
     ) -> None:
+        """With ``redis``, an address, it is one node of the servers that share that store."""
         self.key = KEY
         self.secret = SECRET
         self.port = free_port()
@@ -47,6 +51,8 @@ class LiveKitServer:
             log_level=log_level,
             departure_timeout=departure_timeout,
         )
+        if redis:
+            text += yaml.safe_dump({"redis": {"address": redis}})
         folder.mkdir(parents=True, exist_ok=True)
         dev_server.write_config(self._config, text)
 

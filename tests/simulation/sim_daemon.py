@@ -399,7 +399,7 @@ class SimDaemon:
         await self.book.restore(HEARTBEAT.heartbeat_timeout)
         await self.rooms.restore()
         self.reconciler.configure([self._spec(worker) for worker in self.workers])
-        self.world.webhook = lambda _event, room: self.rooms.wake(room)
+        self.world.webhook = self.rooms.notice
         for worker in self.workers:
             worker.meet(self.bridge)
         loops: list[Any] = [
