@@ -17,8 +17,8 @@ from supervisor.core.model import Claim, ClaimOutcome, ClaimState
 PENDING_SECONDS = 15.0
 """How long a granted job may take from its grant to its first connection."""
 
-REVOKED_REMEMBERED = 10_000
-"""How many revoked jobs are remembered, so that a late one cannot come back."""
+OVER_REMEMBERED = 10_000
+"""How many jobs are remembered that are over or were told no, so that a late one cannot come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ClaimTable:
         self._claims: dict[str, Claim] = {}
         self._epoch = epoch
         self._frozen_until = 0.0
-        self._revoked: OrderedDict[str, None] = OrderedDict()
+        self._over: OrderedDict[str, None] = OrderedDict()
 
     # --- reading ---
 
@@ -110,15 +110,14 @@ class ClaimTable:
     ) -> Answer:
         """May this job have the room?  Asking again for the same job gives the same answer."""
         held = self._holder(request.room, now)
-        if held is not None:
-            if held.job_id == request.job_id:
-                return Answer(ClaimOutcome.GRANTED, held)
-            return Answer(ClaimOutcome.HELD, held)
+        if held is not None and not _passed_on(held, request):
+            own = (held.job_id, held.agent_id) == (request.job_id, request.agent_id)
+            return Answer(ClaimOutcome.GRANTED if own else ClaimOutcome.HELD, held)
         if draining:
             return Answer(ClaimOutcome.DRAINING, None)
         if max_rooms and len(self.of_agent(request.agent_id)) >= max_rooms:
             return Answer(ClaimOutcome.FULL, None)
-        if request.job_id in self._revoked:
+        if self.is_over(request.job_id):
             return Answer(ClaimOutcome.ERROR, None)
         claim = Claim(
             room=request.room,
@@ -139,22 +138,25 @@ class ClaimTable:
 
         A job that is in the room already goes before one that was only promised it: that happens when
         the daemon came back without its store and granted the room before the older job spoke up.
+
+        No is for good: a job that was told so leaves, and must not be given the room while it does.
         """
-        if job.job_id in self._revoked:
+        if self.is_over(job.job_id):
             return None
         held = self._holder(job.room, now)
-        if held is not None and held.job_id != job.job_id:
+        if held is not None and not _is_of(held, job):
+            if held.job_id == job.job_id:
+                return None  # somebody who calls itself by the holder's name
             if held.state is ClaimState.LIVE or not job.joined:
+                self.end(job.job_id)
                 return None
             self.revoke(job.room)
             held = None
-        if held is None and job.epoch is not None:
-            self._epoch = max(self._epoch, job.epoch)
         claim = Claim(
             room=job.room,
             agent_id=job.agent_id,
             job_id=job.job_id,
-            epoch=held.epoch if held else self._epoch_for(job.epoch),
+            epoch=self._epoch_for(job.epoch, held),
             state=ClaimState.LIVE,
             expires_at=max(now + timeout, self._frozen_until),
             identity=job.identity,
@@ -185,10 +187,17 @@ class ClaimTable:
         """Take the room away from its holder for good: that job can never hold it again."""
         claim = self._claims.pop(room, None)
         if claim is not None:
-            self._revoked[claim.job_id] = None
-            while len(self._revoked) > REVOKED_REMEMBERED:
-                self._revoked.popitem(last=False)
+            self.end(claim.job_id)
         return claim
+
+    def end(self, job_id: str) -> None:
+        """This job holds no room any more, whatever is said in its name."""
+        self._over[job_id] = None
+        while len(self._over) > OVER_REMEMBERED:
+            self._over.popitem(last=False)
+
+    def is_over(self, job_id: str) -> bool:
+        return job_id in self._over
 
     def expired(self, now: float) -> tuple[Claim, ...]:
         """Claims past their deadline.  They stay in the table until released or revoked."""
@@ -222,6 +231,23 @@ class ClaimTable:
         self._epoch += 1
         return self._epoch
 
-    def _epoch_for(self, asserted: int | None) -> int:
-        """A job that asserts the highest epoch ever given keeps it; any other gets a new one."""
+    def _epoch_for(self, asserted: int | None, held: Claim | None) -> int:
+        """It never falls: a job that asserts the highest epoch ever given keeps it, one that goes on with
+        its claim keeps that one's, and any other gets a new one.
+        """
+        if held is not None and (asserted is None or asserted <= held.epoch):
+            return held.epoch
+        self._epoch = max(self._epoch, asserted or 0)
         return asserted if asserted is not None and asserted == self._epoch else self._next_epoch()
+
+
+def _passed_on(held: Claim, request: JobRequest) -> bool:
+    """A job that came to nothing at one worker, which has not told us yet, is offered to the next."""
+    same_job = held.job_id == request.job_id and held.state is ClaimState.PENDING
+    return same_job and held.agent_id != request.agent_id
+
+
+def _is_of(held: Claim, job: JobArrival) -> bool:
+    """Whether it is the holder itself that speaks: its job, its agent, and once it has come, its process."""
+    same_job = (held.job_id, held.agent_id) == (job.job_id, job.agent_id)
+    return same_job and (held.state is ClaimState.PENDING or held.job_pid == job.pid)

@@ -179,13 +179,23 @@ class ClaimBook:
         )
         self.rooms.note_refused(request.room, request.dispatch_id)
 
-    def abandon(self, job_id: str, reason: str) -> None:
-        """A granted job will not come."""
-        for claim in self.table.all():
+    def abandon(self, agent_id: str, job_id: str, reason: str) -> None:
+        """A job that was granted to this agent will not come."""
+        for claim in self.table.of_agent(agent_id):
             if claim.job_id == job_id and claim.state is ClaimState.PENDING:
                 self._release(claim, reason)
 
     # --- jobs ---
+
+    def is_impostor(self, arrival: JobArrival) -> bool:
+        """Another process, or one of another agent or room, speaks in the name of a job that lives."""
+        known = self._jobs.get(arrival.job_id)
+        if known is None:
+            return False
+        if self._watch.create_time(known.pid) != known.create_time:
+            self._died(known)
+            return False
+        return (known.pid, known.agent_id, known.room) != (arrival.pid, arrival.agent_id, arrival.room)
 
     def arrive(self, arrival: JobArrival, link: JobLink, *, in_worker: bool, timeout: float) -> Claim | None:
         """A job has connected; None: the room is not its own, and it has to leave."""
@@ -211,8 +221,8 @@ class ClaimBook:
         self, arrival: JobArrival, link: JobLink, create_time: float, *, in_worker: bool, timeout: float
     ) -> Job:
         known = self._jobs.get(arrival.job_id)
-        if known is not None and (known.pid, known.create_time) == (arrival.pid, create_time):
-            known.link, known.timeout = link, timeout
+        if known is not None:
+            known.link, known.timeout, known.in_worker = link, timeout, in_worker
             return known
         job = Job(
             job_id=arrival.job_id,
@@ -268,6 +278,7 @@ class ClaimBook:
         job = self._forget(job_id)
         if job is None:
             return
+        self.table.end(job_id)
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
             self._release(claim, reason)

@@ -17,6 +17,10 @@ from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.workers import Worker, WorkerReconciler
 
 VERSION = 1
+MAX_NUMBER = 2**53 - 1
+MAX_EPOCH = 2**52
+"""The highest that a job may assert: above it there is room for as many more."""
+MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class GuardDesk:
             return self._refuse(peer, str(error))
 
     def _hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
-        if message.get("v") != VERSION:
+        if number(message, "v") != VERSION:
             return self._refuse(peer, f"version {message.get('v')!r} is not spoken here, only {VERSION}")
         agent_id = text(message, "agent_id")
         worker = self.workers.get(agent_id)
@@ -89,19 +93,23 @@ class GuardDesk:
             session.drain(0.0)
         return session
 
-    def _job_hello(self, peer: GuardPeer, worker: Worker, message: Mapping[str, object]) -> GuardSession:
+    def _job_hello(
+        self, peer: GuardPeer, worker: Worker, message: Mapping[str, object]
+    ) -> GuardSession | Refusal:
         agent_id = worker.spec.id
-        epoch = message.get("epoch")
+        epoch = None if message.get("epoch") is None else number(message, "epoch", most=MAX_EPOCH)
         arrival = JobArrival(
-            room=text(message, "room"),
+            room=name(message, "room"),
             agent_id=agent_id,
-            job_id=text(message, "job_id"),
-            identity=text(message, "identity"),
+            job_id=name(message, "job_id"),
+            identity=name(message, "identity"),
             dispatch_id=text(message, "dispatch_id"),
             pid=peer.pid,
-            epoch=epoch if isinstance(epoch, int) else None,
+            epoch=epoch,
             joined=message.get("joined") is True,
         )
+        if self.book.is_impostor(arrival):
+            return self._refuse(peer, "that job is another process's", agent_id)
         session = _JobSession(self, peer, agent_id, arrival.room, arrival.job_id)
         in_worker = worker.handle is not None and peer.pid == worker.handle.pid
         times = self._times(agent_id)
@@ -144,19 +152,22 @@ class _WorkerSession:
 
     def receive(self, message: Mapping[str, object]) -> None:
         workers = self.desk.workers
+        worker = workers.get(self.agent_id)
+        if worker is not None and worker.handle is not None and worker.handle.pid != self.peer.pid:
+            raise BadMessage("another process is that agent's worker by now")
         match message.get("type"):
             case "heartbeat":
                 workers.heartbeat(self.agent_id)
             case "request":
                 self._request(message)
             case "abandon":
-                self.desk.book.abandon(text(message, "job_id"), text(message, "reason"))
+                self.desk.book.abandon(self.agent_id, text(message, "job_id"), text(message, "reason"))
             case "registered":
                 workers.registered(
                     self.agent_id,
                     name=text(message, "agent_name"),
                     worker_id=text(message, "worker_id"),
-                    http_port=number(message, "http_port"),
+                    http_port=number(message, "http_port", most=MAX_PORT),
                 )
             case "unregistered":
                 workers.unregistered(self.agent_id, text(message, "error"))
@@ -173,11 +184,11 @@ class _WorkerSession:
     def _request(self, message: Mapping[str, object]) -> None:
         worker = self.desk.workers.get(self.agent_id)
         request = JobRequest(
-            room=text(message, "room"),
+            room=name(message, "room"),
             agent_id=self.agent_id,
-            job_id=text(message, "job_id"),
+            job_id=name(message, "job_id"),
             dispatch_id=text(message, "dispatch_id"),
-            identity=text(message, "identity"),
+            identity=name(message, "identity"),
         )
         answer = self.desk.book.request(
             request,
@@ -264,9 +275,17 @@ def text(message: Mapping[str, object], key: str) -> str:
     return value
 
 
-def number(message: Mapping[str, object], key: str) -> int:
-    """A whole number, 0 when it is missing.  Raises :class:`BadMessage` for another type."""
+def name(message: Mapping[str, object], key: str) -> str:
+    """A text field that something is known by.  Raises :class:`BadMessage` when it is empty."""
+    value = text(message, key)
+    if not value:
+        raise BadMessage(f"{key} must not be empty")
+    return value
+
+
+def number(message: Mapping[str, object], key: str, *, most: int = MAX_NUMBER) -> int:
+    """A whole number, 0 when it is missing.  :class:`BadMessage` for anything else, ``True`` included."""
     value = message.get(key, 0)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise BadMessage(f"{key} must be a whole number")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise BadMessage(f"{key} must be a whole number from 0 to {most}")
     return value

@@ -29,7 +29,6 @@ from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.guards import GuardDesk
 from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
 from supervisor.store.database import Batch, Database, HistoryRow
-from tests.fuzz import known
 from tests.fuzz.checks import hold, scratch
 from tests.simulation.sim_daemon import HEARTBEAT, WORKER_POLICY, Disk, NoEvidence
 
@@ -182,6 +181,7 @@ class Handle:
     command_hash = "hash"
     lacking = ""
     create_time = 1.0
+    age = 0.0
 
     def __init__(self, pid: int, watch: Watch) -> None:
         self.pid = pid
@@ -228,7 +228,7 @@ class Rooms:
         self._problems = problems
 
     def wake(self, room: str) -> None:
-        if not room and not known.PASSED_OVER:
+        if not room:
             self._problems.append("a room without a name")
         try:
             ListParticipantsRequest(room=room).SerializeToString()

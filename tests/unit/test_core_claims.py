@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from supervisor.core.claims import PENDING_SECONDS, ClaimTable, JobArrival, JobRequest
 from supervisor.core.model import Claim, ClaimOutcome, ClaimState
+from tests.scale import times
 
 TIMEOUT = 10.0
 
@@ -15,8 +18,16 @@ def request(job: str, room: str = "r", agent: str = "a") -> JobRequest:
     return JobRequest(room, agent, job, f"dispatch-{job}", f"agent-{job}")
 
 
-def arrival(job: str, room: str = "r", *, epoch: int | None = None, joined: bool = False) -> JobArrival:
-    return JobArrival(room, "a", job, f"agent-{job}", f"dispatch-{job}", 1234, epoch, joined)
+def arrival(
+    job: str,
+    room: str = "r",
+    *,
+    epoch: int | None = None,
+    joined: bool = False,
+    agent: str = "a",
+    pid: int = 1234,
+) -> JobArrival:
+    return JobArrival(room, agent, job, f"agent-{job}", f"dispatch-{job}", pid, epoch, joined)
 
 
 def live(table: ClaimTable, job: str, now: float = 0.0) -> Claim:
@@ -103,6 +114,49 @@ def test_a_revoked_job_never_comes_back_and_the_next_epoch_is_higher() -> None:
     assert table.request(request("j1"), 1.0).outcome is ClaimOutcome.ERROR
 
 
+def test_a_job_that_was_told_no_leaves_and_is_not_given_the_room_while_it_does() -> None:
+    table = ClaimTable()
+    live(table, "j1")
+    assert table.arrive(arrival("j2", joined=True), 1.0, TIMEOUT) is None
+    table.release("r", "j1")
+    assert table.arrive(arrival("j2", joined=True), 1.1, TIMEOUT) is None
+    assert table.request(request("j3"), 1.2).outcome is ClaimOutcome.GRANTED
+
+
+def test_nobody_else_is_the_holder_by_saying_its_name() -> None:
+    table = ClaimTable()
+    claim = live(table, "j1")
+    assert table.arrive(arrival("j1", agent="b", joined=True), 1.0, TIMEOUT) is None
+    assert table.arrive(arrival("j1", pid=99, joined=True), 1.0, TIMEOUT) is None
+    assert table.request(request("j1", agent="b"), 1.0).outcome is ClaimOutcome.HELD
+    assert table.get("r") == claim
+    assert table.arrive(arrival("j1", epoch=claim.epoch, joined=True), 1.0, TIMEOUT) is not None
+
+
+def test_a_job_that_one_worker_did_not_take_may_be_taken_by_the_next() -> None:
+    """LiveKit offers it on before the first has said that nothing came of it."""
+    table = ClaimTable()
+    first = table.request(request("j1"), 0.0).claim
+    second = table.request(request("j1", agent="b"), 1.0)
+    assert (second.outcome, second.claim and second.claim.agent_id) == (ClaimOutcome.GRANTED, "b")
+    assert first is not None
+    assert second.claim is not None
+    assert second.claim.epoch > first.epoch
+    assert table.arrive(arrival("j1", agent="a"), 1.1, TIMEOUT) is None
+    assert table.arrive(arrival("j1", agent="b"), 1.2, TIMEOUT) is not None
+
+
+def test_an_epoch_never_falls() -> None:
+    """The daemon came back without its store, and counts from the start."""
+    table = ClaimTable()
+    table.request(request("j1"), 0.0)
+    claim = table.arrive(arrival("j1", epoch=7, joined=True), 0.1, TIMEOUT)
+    assert claim is not None
+    assert claim.epoch >= 7
+    assert live(table, "j2", 0.2) if table.release("r", "j1") else None
+    assert table.epoch > 7
+
+
 def test_a_job_in_the_room_goes_before_one_that_was_promised_it() -> None:
     """The daemon came back without its store and granted the room before the older job spoke up."""
     table = ClaimTable()
@@ -136,7 +190,11 @@ def test_claims_and_the_highest_epoch_survive_a_restart() -> None:
 
 
 class Histories(RuleBasedStateMachine):
-    """Daemons crash with and without their store; jobs live on, die, and come back late."""
+    """Daemons crash with and without their store; jobs live on, die, and come back late.
+
+    After a crash without the store the rooms of those in them are refused, since a look shows that they are
+    there (:class:`supervisor.reconcile.guards.GuardDesk`), until they have spoken.
+    """
 
     jobs = Bundle("jobs")
 
@@ -149,39 +207,75 @@ class Histories(RuleBasedStateMachine):
         """Job to the epoch that it believes in."""
         self.told: dict[str, bool] = {}
         """Job to whether the daemon said last that it holds its room."""
+        self.unheard: dict[str, str] = {}
+        """Room to the job in it, which has not spoken since the store was lost."""
+        self.refused: set[str] = set()
         self.highest = 0
 
-    @rule(target=jobs, room=st.sampled_from("rs"), draining=st.booleans())
-    def ask(self, room: str, draining: bool) -> tuple[str, str]:
+    @rule(target=jobs, room=st.sampled_from("rs"), agent=st.sampled_from("ab"), draining=st.booleans())
+    def ask(self, room: str, agent: str, draining: bool) -> tuple[str, str, str]:
         self.count += 1
-        job = f"j{self.count}"
-        answer = self.table.request(request(job, room), self.now, draining=draining)
+        job = (f"j{self.count}", room, agent)
+        self._request(job, draining)
+        return job
+
+    @rule(job=jobs, other=st.sampled_from("ab"))
+    def offer_on(self, job: tuple[str, str, str], other: str) -> None:
+        """To a worker of another agent, as LiveKit does with a job that came to nothing."""
+        if not self.told.get(job[0]):
+            self._request((job[0], job[1], other), draining=False)
+
+    def _request(self, job: tuple[str, str, str], draining: bool) -> None:
+        name, room, agent = job
+        if room in self.unheard:
+            return
+        answer = self.table.request(request(name, room, agent), self.now, draining=draining)
         if answer.outcome is ClaimOutcome.GRANTED:
             assert answer.claim is not None
-            assert answer.claim.epoch > self.highest
-            self.highest = answer.claim.epoch
-            self.granted[job] = answer.claim.epoch
-        return job, room
+            assert name not in self.refused
+            assert answer.claim.epoch > self.highest or answer.claim.epoch == self.granted[name]
+            self.highest = max(self.highest, answer.claim.epoch)
+            self.granted[name] = answer.claim.epoch
 
     @rule(job=jobs, joined=st.booleans())
-    def arrive(self, job: tuple[str, str], joined: bool) -> None:
-        name, room = job
+    def arrive(self, job: tuple[str, str, str], joined: bool) -> None:
+        name, room, agent = job
+        if self.unheard.get(room, name) != name:
+            return
+        joined = joined or room in self.unheard
         claim = self.table.arrive(
-            arrival(name, room, epoch=self.granted.get(name), joined=joined), self.now, TIMEOUT
+            arrival(name, room, agent=agent, epoch=self.granted.get(name), joined=joined), self.now, TIMEOUT
         )
+        self.unheard.pop(room, None)
         self.told[name] = claim is not None
-        if claim is not None:
+        if claim is None and self.table.is_over(name):
+            self.refused.add(name)
+        elif claim is not None:
+            assert name not in self.refused
             assert claim.epoch >= self.granted.get(name, 0)
             self.granted[name] = claim.epoch
             self.highest = max(self.highest, claim.epoch)
 
+    @rule(job=jobs, pid=st.sampled_from([1234, 99]), joined=st.booleans())
+    def impersonate(self, job: tuple[str, str, str], pid: int, joined: bool) -> None:
+        """A process of another agent's, or another process, calls itself by a live job's name."""
+        name, room, agent = job
+        other = ("b" if agent == "a" else "a") if pid == 1234 else agent
+        if self.told.get(name) and room not in self.unheard:
+            before = self.table.all()
+            liar = arrival(name, room, agent=other, pid=pid, epoch=self.highest, joined=joined)
+            assert self.table.arrive(liar, self.now, TIMEOUT) is None
+            assert self.table.all() == before
+
     @rule(job=jobs)
-    def heartbeat(self, job: tuple[str, str]) -> None:
+    def heartbeat(self, job: tuple[str, str, str]) -> None:
         self.table.heartbeat(job[1], job[0], self.now, TIMEOUT)
 
     @rule(job=consumes(jobs))
-    def die(self, job: tuple[str, str]) -> None:
+    def die(self, job: tuple[str, str, str]) -> None:
         self.told.pop(job[0], None)
+        if self.unheard.get(job[1]) == job[0]:
+            del self.unheard[job[1]]
         self.table.release(job[1], job[0])
 
     @rule(room=st.sampled_from("rs"))
@@ -189,6 +283,7 @@ class Histories(RuleBasedStateMachine):
         claim = self.table.revoke(room)
         if claim is not None:
             self.told[claim.job_id] = False
+            self.refused.add(claim.job_id)
 
     @rule(seconds=st.floats(0.1, 30.0))
     def wait(self, seconds: float) -> None:
@@ -206,22 +301,35 @@ class Histories(RuleBasedStateMachine):
 
     @rule()
     def restart_with_store(self) -> None:
+        """Who was told no is leaving, and what it was told is forgotten with the daemon."""
         claims, epoch = self.table.all(), self.table.epoch
         self.table = ClaimTable()
         self.table.load(claims, expires_at=self.now + TIMEOUT, epoch=epoch)
         self.table.freeze(self.now + TIMEOUT)
+        self.refused.clear()
+
+    @rule()
+    def restart_without_store(self) -> None:
+        for claim in self.table.all():
+            if claim.state is ClaimState.LIVE:
+                self.unheard[claim.room] = claim.job_id
+        self.table = ClaimTable()
+        self.table.freeze(self.now + TIMEOUT)
+        self.highest = 0
+        self.refused.clear()
 
     @invariant()
     def at_most_one_job_believes_that_it_holds_a_room(self) -> None:
         holders = [c.job_id for c in self.table.all() if c.state is ClaimState.LIVE]
         believers = [job for job, holds in self.told.items() if holds]
-        assert sorted(believers) == sorted(holders)
+        assert sorted(believers) == sorted([*holders, *self.unheard.values()])
+        rooms = [c.room for c in self.table.all() if c.state is ClaimState.LIVE]
+        assert not set(rooms) & self.unheard.keys()
 
     @invariant()
     def no_epoch_is_above_the_highest(self) -> None:
         assert all(c.epoch <= self.table.epoch for c in self.table.all())
-        epochs = [c.epoch for c in self.table.all()]
-        assert len(epochs) == len(set(epochs))
 
 
-TestHistories = Histories.TestCase
+TestHistories = pytest.mark.soak(Histories.TestCase)
+TestHistories.settings = settings(max_examples=times(test=100, soak=1_000), stateful_step_count=60)

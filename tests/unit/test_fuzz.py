@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests.fuzz import known
 from tests.fuzz.grammar import INPUTS
 from tests.fuzz.targets import TARGETS, corpus
 from tests.scale import SOAK, times
@@ -22,14 +21,6 @@ KEPT = [(name, path) for name in TARGETS for path in corpus(name)]
 @pytest.mark.parametrize(("name", "path"), KEPT, ids=lambda value: getattr(value, "name", value))
 def test_what_is_kept(name: str, path: Path) -> None:
     TARGETS[name](path.read_bytes())
-
-
-@pytest.mark.xfail(strict=True, reason="known, and not mended yet")
-@pytest.mark.parametrize("name", known.INPUTS)
-def test_what_is_known(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "PASSED_OVER", False)
-    target, data = known.INPUTS[name]
-    TARGETS[target](data)
 
 
 @pytest.mark.soak
