@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import livekit.agents
 from livekit.agents import AgentServer, AgentSession, CloseReason, JobContext, JobExecutorType, JobRequest
 
 from agent_guard.job import GuardedEntrypoint
+from agent_guard.refusal import LOGGER, ConnectFailures
 from agent_guard.requests import GuardedRequests
 from agent_guard.settings import GuardError, GuardSettings
 from agent_guard.worker import Options, WorkerGuard
@@ -102,6 +104,7 @@ def install(settings: GuardSettings) -> Outcome:
     _wrap_rtc_session(settings, guards)
     _wrap_run(settings, guards, outcome)
     _wrap_run_ws(guards)
+    logging.getLogger(LOGGER).addHandler(ConnectFailures(lambda reason: _refused(guards, reason)))
     return outcome
 
 
@@ -190,6 +193,12 @@ def _suit_a_small_machine(server: AgentServer) -> None:
     """In development, other programs' load is no reason to be sent nothing."""
     server.update_options(load_threshold=math.inf, num_idle_processes=1)
     server.load_fnc = lambda: 0.0
+
+
+def _refused(guards: dict[int, WorkerGuard], reason: str) -> None:
+    for guard in guards.values():
+        if guard.is_livekit_lost:
+            guard.livekit_lost(reason)
 
 
 def _wrap_run_ws(guards: dict[int, WorkerGuard]) -> None:

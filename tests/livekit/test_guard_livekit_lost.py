@@ -14,6 +14,7 @@ from agent_guard.look import LOOK_TIMEOUT, LookFailed, agents_in
 from tests.livekit.conftest import MakeServer
 from tests.livekit.guarded import GuardedWorker, StandInDaemon, agents, dispatch, server_api
 from tests.livekit.server import SECRET, LiveKitServer
+from tests.livekit.supervised import Supervised, voice
 
 SCRIPT = """
 from livekit.agents import AgentServer, JobContext, cli
@@ -85,6 +86,34 @@ async def test_a_worker_that_livekit_never_registered_says_so(
     with GuardedWorker(script, daemon.path, server) as worker:
         await daemon.until(lambda: [m for p in daemon.peers for m in p.heard("unregistered")], timeout=30)
         assert await asyncio.to_thread(worker.process.wait, 20) == 69
+
+
+async def test_a_key_that_livekit_refuses_is_told_to_the_operator(
+    script: Path, make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+) -> None:
+    """The worker's own, from its ``env``: the daemon's is right, and shows nothing of it."""
+    server = await _start(make_livekit_server)
+    agent = voice(script=str(script), cwd=str(tmp_path), env={"LIVEKIT_API_SECRET": "x" * 32})
+    daemon = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[agent])
+    reason = "LiveKit answered 401: the API key or secret is refused"
+    try:
+        await daemon.start(wait=False)
+        status = await daemon.until(lambda s: reason in (s["agents"][0]["reason"] or ""), 30)
+        assert status["livekit"]["up"]
+        assert [p["message"] for p in status["problems"]] == [f"starting: {reason}"]
+    finally:
+        await daemon.close()
+
+
+async def test_a_server_that_is_not_there_is_told_too(
+    daemon: StandInDaemon, script: Path, make_livekit_server: MakeServer
+) -> None:
+    server = await _start(make_livekit_server)
+    server.kill()
+    with GuardedWorker(script, daemon.path, server):
+        told = await daemon.until(lambda: [m for p in daemon.peers for m in p.heard("unregistered")], 30)
+    assert str(told[0]["error"]).startswith("LiveKit is not reached: ")
+    assert "connect" in str(told[0]["error"]).lower()
 
 
 async def test_a_look_that_gets_no_answer_fails_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
