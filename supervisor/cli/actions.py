@@ -75,7 +75,8 @@ def references(status: Status) -> list[Reference]:
 
 
 def reload(client: Client) -> str:
-    answer = client.command("reload")
+    with _progress("the daemon reads its configuration ..."):
+        answer = client.command("reload")
     told = [
         f"{what} {', '.join(plain(id) for id in ids)}"
         for what in ("added", "changed", "removed")

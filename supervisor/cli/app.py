@@ -69,8 +69,26 @@ Config = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the JSON document instead.")]
+
+
+def _known_agents(context: typer.Context, incomplete: str) -> list[str]:
+    """For the shell's completion, which knows of no mistakes: whatever the configuration still tells."""
+    try:
+        agents = _installation(context).agents
+    except CliError:
+        return []
+    return [
+        word for agent in agents for word in (agent.name, agent.id) if word and word.startswith(incomplete)
+    ]
+
+
 AgentArgument = Annotated[
-    str, typer.Argument(metavar="AGENT", help="An agent's ID, its name, or the unique beginning of either.")
+    str,
+    typer.Argument(
+        metavar="AGENT",
+        help="An agent's ID, its name, or the unique beginning of either.",
+        autocompletion=_known_agents,
+    ),
 ]
 NoWait = Annotated[
     bool, typer.Option("--no-wait", help="Return at once instead of watching until it is done.")
@@ -145,8 +163,10 @@ def check(
     Prints every problem at once, as FILE:LINE: key: message, and exits with 2 if there is one.
     """
     from supervisor.cli.check import check_file
+    from supervisor.cli.progress import progress
 
-    report = check_file(_config_file(context), os.environ, online=online)
+    with progress() as tell:
+        report = check_file(_config_file(context), os.environ, online=online, tell=tell)
     if json:
         print_json(report.document())
     else:
@@ -160,7 +180,9 @@ def demo(
     agent: Annotated[
         str | None,
         typer.Argument(
-            metavar="AGENT", help="Which agent to try it on; the first that is ready, if left out."
+            metavar="AGENT",
+            help="Which agent to try it on; the first that is ready, if left out.",
+            autocompletion=_known_agents,
         ),
     ] = None,
     json: Json = False,

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from supervisor.cli.documents import VERSION
+from supervisor.cli.progress import Tell, untold
 from supervisor.cli.screen import print_error
 from supervisor.cli.text import count, plain
 from supervisor.config import AgentSettings, ConfigError, Settings, load
@@ -64,13 +65,15 @@ class Report:
             print(f"OK: {self.file}: {count(self.agents, 'agent')}")
 
 
-def check_file(file: Path, environ: Mapping[str, str], *, online: bool) -> Report:
+def check_file(file: Path, environ: Mapping[str, str], *, online: bool, tell: Tell = untold) -> Report:
     try:
         settings = load(file, environ)
     except ConfigError as error:
         return Report(file, 0, tuple(Finding("error", *_place(p), p.message) for p in error.problems))
+    tell("asking each agent's Python for livekit-agents")
     found = check_settings(file, settings)
     if online:
+        tell("asking LiveKit")
         found += asyncio.run(_check_livekit(file, settings))
     return Report(file, len(settings.agents), tuple(found))
 

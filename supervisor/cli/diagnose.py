@@ -6,7 +6,7 @@ One rule: it works with and without the daemon, and touches nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.cli import (
@@ -20,8 +20,7 @@ from supervisor.cli import (
 )
 from supervisor.cli.diagnose_findings import Area, Finding, Report, Severity, Situation
 from supervisor.cli.diagnose_situation import gather
-
-Tell = Callable[[str], None]
+from supervisor.cli.progress import Tell
 
 
 def diagnose(file: Path, environ: Mapping[str, str], *, probe: bool, tell: Tell) -> tuple[Report, Situation]:

@@ -10,7 +10,6 @@ from supervisor.cli.client import NotAnswering
 from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
 from supervisor.cli.diagnose_situation import healthy, http_url
 from supervisor.cli.documents import Problem, Status
-from supervisor.cli.errors import CliError
 from supervisor.cli.text import count, plain, span
 from supervisor.config import Settings
 from supervisor.process.instance import is_running, running_daemon
@@ -35,27 +34,21 @@ def look(situation: Situation) -> list[Finding]:
 
 
 def _tell_absence(situation: Situation, notes: Notes) -> None:
-    if situation.client is None or situation.installation is None:
+    if situation.absence is None or situation.installation is None:
         notes.unknown("where the daemon would be is not known while the configuration cannot be read")
         return
-    state = situation.installation.state
-    try:
-        situation.client.status()
-    except NotAnswering as error:
+    state, why = situation.installation.state, plain(situation.absence.message)
+    if isinstance(situation.absence, NotAnswering):
         pid = running_daemon(state)
         fix = f"kill -CONT {pid}; if that does not help: kill -KILL {pid} (workers go on)" if pid else None
-        notes.error("the daemon does not answer", plain(error.message), *_who(pid), fix=fix)
-        return
-    except CliError as error:
-        if is_running(state):
-            pid = running_daemon(state)
-            notes.error(
-                "a daemon holds the state directory, but cannot be asked", plain(error.message), *_who(pid)
-            )
-            return
+        notes.error("the daemon does not answer", why, *_who(pid), fix=fix)
+    elif is_running(state):
+        pid = running_daemon(state)
+        notes.error("a daemon holds the state directory, but cannot be asked", why, *_who(pid))
+    else:
         notes.error(
             "the daemon is not running",
-            plain(error.message),
+            why,
             f"nobody holds {state / 'daemon.lock'}",
             fix=f"livekit-supervisor --config {situation.file} run",
         )

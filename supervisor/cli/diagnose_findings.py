@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from supervisor.cli.client import Client
 from supervisor.cli.documents import VERSION, Conflicts, Rooms, Status
+from supervisor.cli.errors import CliError
 from supervisor.cli.locate import Installation
 from supervisor.config import Settings
 
@@ -89,9 +89,10 @@ class Situation:
     """None when the configuration cannot be used."""
     installation: Installation | None
     """None when not even its paths can."""
-    client: Client | None
     status: Status | None
     """None when the daemon does not answer; the same for the others."""
+    absence: CliError | None
+    """Why it does not; asked once, since a daemon that is stopped is waited for."""
     rooms: Rooms | None
     conflicts: Conflicts | None
     """Of the last hour."""

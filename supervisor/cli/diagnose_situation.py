@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from supervisor.cli.check import check_settings
 from supervisor.cli.client import Client
 from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
+from supervisor.cli.documents import Status
 from supervisor.cli.errors import CliError
 from supervisor.cli.locate import Installation, locate
 from supervisor.cli.text import count, plain
@@ -36,7 +37,7 @@ def gather(file: Path, environ: Mapping[str, str]) -> tuple[Situation, list[Find
     notes = Notes(Area.CONFIGURATION)
     installation = _locate(file, environ, notes)
     client = Client(installation.control_socket) if installation is not None else None
-    status = _ask(client, Client.status)
+    status, absence = _status(client)
     running = status is not None
     settings = _load(file, environ, notes, running=running)
     situation = Situation(
@@ -44,13 +45,22 @@ def gather(file: Path, environ: Mapping[str, str]) -> tuple[Situation, list[Find
         environ=environ,
         settings=settings,
         installation=installation,
-        client=client,
         status=status,
+        absence=absence,
         rooms=_ask(client, Client.rooms) if running else None,
         conflicts=_ask(client, lambda c: c.conflicts(time.time() - RECENT_SECONDS)) if running else None,
         metrics=metrics(settings) if running and settings is not None else {},
     )
     return situation, notes.findings
+
+
+def _status(client: Client | None) -> tuple[Status | None, CliError | None]:
+    if client is None:
+        return None, None
+    try:
+        return client.status(), None
+    except CliError as error:
+        return None, error
 
 
 def _ask(client: Client | None, question: Callable[[Client], T]) -> T | None:

@@ -121,19 +121,34 @@ def _without_repetition(pieces: Pieces) -> Iterator[Worker]:
 
 
 def write(output: Path, imported: Imported) -> list[Path]:
-    """The configuration, and the secret beside it; both for us alone, and never over what is there."""
-    written = []
+    """The configuration, and the secret beside it; both for us alone, and never over what is there.
+
+    The same secret may be there already: from an import before, to observe.
+    """
     secret = output.absolute().parent / SECRET_FILE
-    for path, text in ((output, imported.config), (secret, imported.secret)):
-        if text is None:
-            continue
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text if text.endswith("\n") else f"{text}\n")
-        except FileExistsError:
-            raise CliError(f"{path} is there already, and was not changed", ExitCode.USAGE) from None
-        except OSError as error:
-            raise CliError(f"{path}: cannot be written: {error.strerror}", ExitCode.USAGE) from error
-        written.append(path)
-    return written
+    texts = {output: imported.config, secret: imported.secret}
+    wanted = {path: text if text.endswith("\n") else f"{text}\n" for path, text in texts.items() if text}
+    if secret in wanted and _holds(secret, wanted[secret]):
+        del wanted[secret]
+    for path in wanted:
+        if path.is_symlink() or path.exists():
+            raise CliError(f"{path} is there already, and was not changed", ExitCode.USAGE)
+    for path, text in wanted.items():
+        _create(path, text)
+    return list(wanted)
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return not path.is_symlink() and path.is_file() and path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _create(path: Path, text: str) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise CliError(f"{path}: cannot be written: {error.strerror}", ExitCode.USAGE) from error

@@ -21,7 +21,7 @@ PRIMARY_ID, PRIMARY_NAME = "VOICE_PRIMARY_AGENT_ID", "VOICE_PRIMARY_AGENT_NAME"
 _OURS = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 """Workers get them from ``livekit:``."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_./@%+-][A-Za-z0-9_./@%+=-]*(?: [A-Za-z0-9_./@%+=-]+)*")
+_PLAIN = re.compile(r"(?:-{0,2}[A-Za-z0-9]|[_./+])[A-Za-z0-9_./@%+=-]*(?: [A-Za-z0-9_./@%+=-]+)*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _SHORTEST_DRAIN = 1.0
 
@@ -218,7 +218,7 @@ def _in_list(value: str) -> str:
 
 
 def _looks_like_a_number(value: str) -> bool:
-    return re.fullmatch(r"[-+.0-9][0-9a-fA-FxXoO_.eE+:-]*", value) is not None
+    return re.fullmatch(r"[-+.0-9][0-9a-fA-FxXoO_.eE+:-]*|[-+]?\.(?i:inf|nan)", value) is not None
 
 
 def _path(path: Path, folder: Path | None) -> str:

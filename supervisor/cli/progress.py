@@ -9,11 +9,17 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
+Tell = Callable[[str], None]
+
+
+def untold(_: str) -> None:
+    """For whoever has nobody waiting."""
+
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Tell]:
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield untold
         return
     from rich.status import Status
 

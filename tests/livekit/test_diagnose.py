@@ -55,6 +55,15 @@ def with_settings(server: LiveKitServer, **changes: Any) -> None:
     server.start()
 
 
+@pytest.fixture
+def hasty(tmp_path: Path) -> dict[str, Any]:
+    """The agent with a Python that says at once that it has livekit-agents: each diagnosis asks it."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$1" = -I ] && exec echo 1.8.9\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    return voice(python=str(python))
+
+
 async def test_all_is_well(make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/livekit/webhook"
@@ -110,11 +119,11 @@ async def _look_at_a_rogue(subject: Supervised) -> None:
 
 
 async def test_what_livekit_lacks_is_told_with_its_lines_and_they_help(
-    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path, hasty: dict[str, Any]
 ) -> None:
     server = await asyncio.to_thread(make_livekit_server, departure_timeout=10)
     await asyncio.to_thread(with_settings, server, api={"enable_psrpc_for_get_list_participants": False})
-    subject = Supervised(tmp_path / "daemon", runtime_dir, server)
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[hasty])
     await subject.start()
     try:
         code, findings = await diagnose(subject, "--probe")
@@ -134,10 +143,10 @@ async def test_what_livekit_lacks_is_told_with_its_lines_and_they_help(
 
 
 async def test_without_the_daemon_ghosts_and_waiting_humans_are_seen(
-    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path, hasty: dict[str, Any]
 ) -> None:
     server = await asyncio.to_thread(make_livekit_server)
-    subject = Supervised(tmp_path / "daemon", runtime_dir, server)
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[hasty], rooms={"resync": "1s"})
     await subject.start()
     try:
         async with subject.human("lobby") as human:
@@ -166,10 +175,12 @@ async def test_without_the_daemon_ghosts_and_waiting_humans_are_seen(
         await subject.close()
 
 
-async def test_a_refused_key(make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path) -> None:
+async def test_a_refused_key(
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path, hasty: dict[str, Any]
+) -> None:
     server = await asyncio.to_thread(make_livekit_server)
     server.secret = "a-wrong-secret-that-is-long-enough-0123456789"
-    subject = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[voice()])
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[hasty])
     code, findings = await diagnose(subject)
     assert code == 1
     [finding] = of(findings, "livekit", "error")

@@ -1,5 +1,7 @@
 """The wheel where nothing else is: installed with pip, uv and pipx, and run there as the documents say.
 
+With each Python that is here in ``make soak``, with this one and the newest in ``make test``.
+
 The source tree is out of reach: the environments are empty, the working directory is another one, and the
 agent's own environment (that of these tests) does not have the supervisor's package on its path.
 """
@@ -17,18 +19,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from livekit import api
 
 from supervisor import __version__
+from tests import json_documents
+from tests.documents import as_written
 from tests.livekit.conftest import MakeServer
 from tests.livekit.server import LiveKitServer
 from tests.livekit.supervised import VOICE
-from tests.package import UV, build, call, constraints, interpreters
+from tests.package import ROOT, UV, build, call, constraints, interpreters
 from tests.ports import free_port
+from tests.scale import SOAK
 
-ABSENT = sorted({"3.11", "3.12", "3.13"} - interpreters().keys())
+SUPPORTED = ("3.11", "3.12", "3.13")
+PRESENT = tuple(version for version in SUPPORTED if version in interpreters())
+ABSENT = tuple(version for version in SUPPORTED if version not in interpreters())
 
 # As the steady voice of the other tests, on the voice that came with the wheel.
 SCRIPT = VOICE.read_text().replace(
@@ -78,21 +86,18 @@ class Installed:
 # --- installing -----------------------------------------------------------------------------------------
 
 
-def test_pip_installs_it_into_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
-    call([sys.executable, "-m", "venv", tmp_path / "venv"], tmp_path)
-    pip: list[str | Path] = [
-        tmp_path / "venv/bin/python",
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--quiet",
-    ]
-    call([*pip, "--constraint", constraints(tmp_path), wheel], tmp_path)
-    told = call([tmp_path / "venv/bin/livekit-supervisor", "--version"], tmp_path)
+def test_the_documents_way_to_install(tmp_path: Path) -> None:
+    """With pip, out of a checkout, into an empty environment; in another place, at the locked versions."""
+    place = tmp_path / "venv"
+    locked = {"PIP_CONSTRAINT": str(constraints(tmp_path)), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    for line in ("python3 -m venv /opt/livekit-supervisor", "/opt/livekit-supervisor/bin/pip install ."):
+        there = as_written(line).replace("/opt/livekit-supervisor", str(place))
+        there = there.replace("python3", sys.executable)
+        call(["sh", "-c", there], ROOT, locked)
+    told = call([place / "bin/livekit-supervisor", "--version"], tmp_path)
     assert told == f"livekit-supervisor {__version__}\n"
     # Without livekit-agents: 100 MB that the daemon does not need.
-    listed = call([tmp_path / "venv/bin/python", "-m", "pip", "list", "--format=freeze"], tmp_path)
+    listed = call([place / "bin/python", "-m", "pip", "list", "--format=freeze"], tmp_path)
     assert not {"livekit-agents", "livekit"} & {line.partition("==")[0] for line in listed.splitlines()}
 
 
@@ -104,7 +109,8 @@ def test_pipx_installs_it(wheel: Path, tmp_path: Path) -> None:
     assert told == f"livekit-supervisor {__version__}\n"
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.soak
+@pytest.mark.parametrize("version", [*ABSENT, *(PRESENT if SOAK else PRESENT[-1:])])
 def test_it_runs_on_each_python_that_is_here(
     wheel: Path, tmp_path: Path, runtime_dir: Path, version: str
 ) -> None:
@@ -233,6 +239,9 @@ async def _conflict(installed: Installed, config: Path, server: LiveKitServer) -
         while not _told(installed, config):
             assert time.monotonic() < deadline, "no conflict was told"
         assert await _agents(livekit) == 1
+        rooms = json.loads(installed.run("rooms", "--json", config=config))
+        jsonschema.validate(rooms, json_documents.ROOMS)
+        assert [room["claim"]["agent_id"] for room in rooms["rooms"]] == ["agent-66"]
         await livekit.room.delete_room(api.DeleteRoomRequest(room="lobby"))
 
 
@@ -242,5 +251,7 @@ async def _agents(livekit: api.LiveKitAPI) -> int:
 
 
 def _told(installed: Installed, config: Path) -> bool:
-    conflicts = json.loads(installed.run("conflicts", "--json", config=config))["conflicts"]
+    document = json.loads(installed.run("conflicts", "--json", config=config))
+    jsonschema.validate(document, json_documents.CONFLICTS)
+    conflicts = document["conflicts"]
     return any(c["kind"] == "duplicate_request" and c["resolution"] == "rejected" for c in conflicts)

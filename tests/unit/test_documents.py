@@ -11,7 +11,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import jsonschema
@@ -23,50 +22,58 @@ from typer.core import TyperCommand, TyperGroup
 from supervisor.cli import schema
 from supervisor.cli.app import app
 from supervisor.config import ConfigError, load
+from tests.documents import (
+    COMMAND,
+    DOCUMENTS,
+    DRAWN,
+    NOT_RUN,
+    OTHER_PROGRAMS,
+    ROOT,
+    RUN_ELSEWHERE,
+    SHELL,
+    SHOWN,
+    YAML,
+    Block,
+    blocks,
+    mentioned,
+    typed,
+)
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "grafana").glob("*.md")])
-COMMAND = "livekit-supervisor"
 SECTIONS = set(schema.document()["properties"])
-LIVEKITS_OWN = {"webhook", "api", "room", "rtc", "keys", "agents_"}
-
-
-@dataclass(frozen=True)
-class Block:
-    """A fenced block of a document."""
-
-    document: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.document.name}:{self.line}"
-
-
-def blocks(*languages: str) -> list[Block]:
-    found = []
-    for document in DOCUMENTS:
-        for match in re.finditer(r"^```(\w*)\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL):
-            if match[1] in languages:
-                line = document.read_text().count("\n", 0, match.start()) + 1
-                found.append(Block(document, line, match[1], match[2]))
-    return found
 
 
 # --- commands -------------------------------------------------------------------------------------------
 
 
+def test_every_block_is_of_a_kind_that_is_looked_at() -> None:
+    known = {*SHELL, *YAML, *DRAWN, *SHOWN}
+    assert [
+        f"{block}: {block.language or 'no language'}" for block in blocks() if block.language not in known
+    ] == []
+
+
+def test_every_line_is_run_or_says_why_not() -> None:
+    """A new one of ours is run by tests/livekit/test_snippets.py without being named anywhere."""
+    strange = [
+        f"{place}: {line}"
+        for place, line in (*typed(), *mentioned(*OTHER_PROGRAMS))
+        if line.split()[0] != COMMAND and line not in RUN_ELSEWHERE and line not in NOT_RUN
+    ]
+    assert strange == [], "run it in a test and name that in tests/documents.py, or the reason why not"
+
+
+def test_no_line_is_excused_that_nobody_wrote() -> None:
+    written = {line for _, line in (*typed(), *mentioned(), *mentioned(*OTHER_PROGRAMS))}
+    assert (RUN_ELSEWHERE.keys() | NOT_RUN.keys()) - written == set()
+    assert RUN_ELSEWHERE.keys().isdisjoint(NOT_RUN)
+
+
 def shell_lines() -> Iterator[tuple[str, str]]:
-    """Where it stands, and each command of the shell in a document: in blocks, and between backquotes."""
-    for block in blocks("sh", "shell", "bash", "console"):
-        for line in block.text.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|\|\||;|\|", re.sub(r"(^|\s)#.*", "", line)):
-                if part.strip():
-                    yield str(block), part.strip().removeprefix("$ ")
-    for document in DOCUMENTS:
-        for match in re.finditer(rf"`({COMMAND} [^`]+)`", document.read_text()):
-            yield document.name, match[1].replace("\n", " ")
+    """Where it stands, and each command of a line."""
+    for place, line in typed():
+        for part in re.split(r"&&|\|\||;|\|", line):
+            yield place, part.strip()
+    yield from mentioned()
 
 
 def our_commands() -> list[tuple[str, tuple[str, ...]]]:
@@ -151,11 +158,7 @@ def test_what_only_looks_is_run(arguments: tuple[str, ...], tmp_path: Path) -> N
 # --- configurations -------------------------------------------------------------------------------------
 
 
-def yaml_blocks() -> list[Block]:
-    return blocks("yaml", "yml")
-
-
-@pytest.mark.parametrize("block", yaml_blocks(), ids=str)
+@pytest.mark.parametrize("block", blocks(*YAML), ids=str)
 def test_yaml_is_what_it_says(block: Block, tmp_path: Path) -> None:
     """A whole configuration is loaded; a part of one fits the schema; LiveKit's own are named as such."""
     data = yaml.safe_load(block.text)
@@ -221,7 +224,8 @@ def test_every_link_leads_somewhere(document: Path, target: str) -> None:
 
 def named_tests() -> list[tuple[str, str]]:
     text = "\n".join(document.read_text() for document in DOCUMENTS)
-    return sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)))
+    by_documents = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    return sorted({*by_documents, *(tuple(name.split("::")) for name in RUN_ELSEWHERE.values())})
 
 
 @pytest.mark.parametrize(("file", "test"), named_tests())

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from supervisor.cli import app as cli_app
@@ -314,6 +314,10 @@ def test_what_is_no_worker(tmp_path: Path, line: str) -> None:
 
 
 @given(st.text(max_size=60))
+@example("@")
+@example("%")
+@example("- a")
+@example(".inf")
 def test_whatever_a_value_is_it_is_read_as_it_was(value: str) -> None:
     from supervisor.config.document import parse
 
@@ -375,3 +379,25 @@ def test_the_command(old: Old, run: Callable[..., int], capsys: pytest.CaptureFi
     assert "is there already" in capsys.readouterr().err
     assert run("import") == 2
     assert run("import", "/no/such/file") == 2
+
+
+def test_a_second_import_beside_the_first_keeps_its_secret_and_overwrites_nothing(
+    old: Old, run: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in docs/migration.md: to observe first, then in earnest, in the same folder."""
+    old.write(".env", ENV)
+    old.write("start.sh", "cd HERE\n.venv/bin/python agent.py start\n")
+    files = [str(old.folder / ".env"), str(old.folder / "start.sh")]
+    observe, config = old.folder / "observe.yaml", old.folder / "config.yaml"
+    secret = old.folder / "livekit-api-secret"
+    assert run("import", "--observe", *files, "--output", str(observe)) == 0
+    before = secret.read_bytes()
+    assert run("import", *files, "--output", str(config)) == 0
+    assert secret.read_bytes() == before
+    config.unlink()
+    secret.write_text("another\n")
+    capsys.readouterr()
+    assert run("import", *files, "--output", str(config)) == 2
+    assert f"{secret} is there already" in capsys.readouterr().err
+    assert not config.exists(), "nothing was written by halves"
+    assert secret.read_text() == "another\n"

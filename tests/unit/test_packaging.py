@@ -5,9 +5,11 @@ Also the locks: what is installed is what is pinned, with hashes, and what pypro
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tomllib
 import zipfile
@@ -21,7 +23,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from supervisor import __version__
-from tests.package import ROOT, build
+from tests.documents import as_written
+from tests.package import ROOT, build, call
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -57,6 +60,15 @@ def test_the_same_source_makes_the_same_bits(built: tuple[Path, Path], tmp_path:
         archive.extractall(tmp_path, filter="data")
     again, _ = build(tmp_path / "again", tmp_path / f"livekit_supervisor-{__version__}")
     assert digest(again) == digest(built[0])
+
+
+def test_the_documents_way_to_build(tmp_path: Path) -> None:
+    """In a clone of what is committed."""
+    call(["git", "clone", "--quiet", ROOT, "clone"], tmp_path)
+    line = as_written("SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) python -m hatchling build")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    call(["sh", "-c", line], tmp_path / "clone", {"PATH": path})
+    assert {file.suffix for file in (tmp_path / "clone/dist").iterdir()} == {".whl", ".gz"}
 
 
 def test_the_wheel_has_all_that_is_needed_and_nothing_else(built: tuple[Path, Path]) -> None:
