@@ -146,6 +146,11 @@ class ProcessHandle(Protocol):
         ...
 
     @property
+    def age(self) -> float:
+        """Seconds since it was started, whoever started it."""
+        ...
+
+    @property
     def adopted(self) -> bool: ...
 
     @property
@@ -159,7 +164,10 @@ class ProcessHandle(Protocol):
         ...
 
     def signal(self, number: int) -> bool:
-        """Signal the process itself through its pidfd; False when it is gone already."""
+        """Signal the process itself through its pidfd; False when it is gone already.
+
+        What descends from it at this moment counts as its tree from now on, whatever becomes of it.
+        """
         ...
 
     async def wait(self) -> ExitStatus:
@@ -179,7 +187,7 @@ class ProcessHost(Protocol):
         ...
 
     def adopt(self, spec: ProcessSpec) -> ProcessHandle | None:
-        """The running process that holds the lock of ``spec.id``, if there is one."""
+        """The running worker of ``spec.id``, if one is found."""
         ...
 
     async def clear_leftovers(self, spec: ProcessSpec) -> tuple[int, ...]:

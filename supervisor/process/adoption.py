@@ -43,11 +43,13 @@ class Found:
 def find_worker(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Found | None:
     """The running worker of ``spec.id``; what is merely left of a dead one is none.
 
-    Raises :class:`supervisor.process.files.FileRefused` when the lock's path cannot be used.
+    Raises :class:`supervisor.process.files.FileRefused` when the lock's path cannot be used and no pidfile
+    tells: whether there is one is not known then.
     """
-    held = lock.is_held(lock_path)
     found = find_recorded(spec, lock_path, pidfile_path)
-    return _find_by_lock(spec, lock_path, pidfile_path) if found is None and held else found
+    if found is None and lock.is_held(lock_path):
+        return _find_by_lock(spec, lock_path, pidfile_path)
+    return found
 
 
 def find_recorded(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Found | None:

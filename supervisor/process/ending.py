@@ -19,7 +19,16 @@ from pathlib import Path
 from supervisor.process import lock
 from supervisor.process.files import FileRefused
 from supervisor.process.pidfd import Pidfd
-from supervisor.process.procfs import Identity, Marked, Stat, ancestors, environment, pids, read_stat
+from supervisor.process.procfs import (
+    Identity,
+    Marked,
+    Stat,
+    ancestors,
+    environment,
+    pids,
+    read_stat,
+    read_table,
+)
 
 PATIENCE = 1.0
 """Seconds until a killed process that is still there counts as one that will not die."""
@@ -53,9 +62,17 @@ class Prey:
     """At the last look some process had no environment, as while it executes a program, or was just gone."""
     _known: dict[int, int] = field(default_factory=dict)
 
+    def remember(self) -> None:
+        """Note who descends from the roots now: when those are gone, nothing else may tell."""
+        table = read_table()
+        found = {root.pid for root in self.roots if (s := table.get(root.pid)) and s.identity == root}
+        _add_descendants(found, {1, os.getpid()}, table)
+        self._known.update({pid: table[pid].start_ticks for pid in found})
+
     def look(self) -> list[Stat]:
         """Those that are alive now, eldest first: who is gone does not see its children die."""
         table, found = self._read()
+        found.update(self._in_their_sessions(table))
         spared = {1, os.getpid(), *ancestors(os.getpid(), table)}
         found -= spared
         _add_descendants(found, spared, table)
@@ -82,6 +99,16 @@ class Prey:
     def _is_named(self, stat: Stat) -> bool:
         return self._known.get(stat.pid) == stat.start_ticks or stat.identity in self.roots
 
+    def _in_their_sessions(self, table: Mapping[int, Stat]) -> Iterator[int]:
+        """Who is in the session that a root led has come from it, also without parent and variables.
+
+        The kernel gives a number to nobody else while it names a session.
+        """
+        led = {root.pid: root.start_ticks for root in self.roots if _may_lead(root, table)}
+        for stat in table.values():
+            if stat.session in led and stat.start_ticks >= led[stat.session]:
+                yield stat.pid
+
     def _carries(self, stat: Stat) -> bool:
         if self.marked is None or stat.is_kernel_thread or stat.start_ticks < self.since:
             return False
@@ -89,6 +116,12 @@ class Prey:
         if block == b"" or (block is None and read_stat(stat.pid) is None):
             self.unsure = True
         return bool(block) and self.marked(block or b"")
+
+
+def _may_lead(root: Identity, table: Mapping[int, Stat]) -> bool:
+    """Not when the number is another one's by now: then its session is gone, too."""
+    leader = table.get(root.pid)
+    return leader is None or leader.identity == root
 
 
 def _all_pids() -> Iterator[int]:

@@ -7,13 +7,14 @@ the kernel does not say, it stays unknown.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.core.ports import ExitStatus
 from supervisor.process.ending import Prey, end
 from supervisor.process.pidfd import Pidfd, exit_of_stranger, reap
-from supervisor.process.procfs import Identity, carrying, create_time
+from supervisor.process.procfs import TICKS_PER_SECOND, Identity, carrying, create_time, read_stat
 from supervisor.process.variables import LAUNCH
 
 _STATUS_PAUSE = 0.005
@@ -44,6 +45,12 @@ class PosixProcess:
         self._process = process
         self._origin = origin
         self._adopted = adopted
+        self._prey = Prey(
+            roots=frozenset({process.identity}),
+            marked=carrying(origin.tree_marks),
+            since=process.identity.start_ticks,
+            lock_path=origin.lock_path,
+        )
         self._status: ExitStatus | None = None
         self._exited = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -64,6 +71,11 @@ class PosixProcess:
         return create_time(self._process.identity.start_ticks)
 
     @property
+    def age(self) -> float:
+        since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return max(0.0, since_boot - self._process.identity.start_ticks / TICKS_PER_SECOND)
+
+    @property
     def adopted(self) -> bool:
         return self._adopted
 
@@ -77,6 +89,8 @@ class PosixProcess:
         return self._origin.launch
 
     def signal(self, number: int) -> bool:
+        # It may exit at once, and leave children of which nothing tells that they were its own.
+        self._prey.remember()
         return self._process.signal(number)
 
     async def wait(self) -> ExitStatus:
@@ -88,13 +102,7 @@ class PosixProcess:
         return self._status
 
     async def kill_tree(self) -> tuple[int, ...]:
-        prey = Prey(
-            roots=frozenset({self.identity}),
-            marked=carrying(self._origin.tree_marks),
-            since=self.identity.start_ticks,
-            lock_path=self._origin.lock_path,
-        )
-        return (await end(prey)).survivors
+        return (await end(self._prey)).survivors
 
     def close(self) -> None:
         """Forget the process without touching it; nobody may be waiting for it any more."""
@@ -110,8 +118,10 @@ class PosixProcess:
 
     def _ask_for_status(self) -> None:
         assert self._loop is not None
+        # Once its parent has waited for it, a kernel that does not tell will never do.
+        is_over = self._adopted and read_stat(self.pid) is None
         status = exit_of_stranger(self._process) if self._adopted else reap(self._process)
-        if status is None and self._loop.time() < self._patience_ends:
+        if status is None and not is_over and self._loop.time() < self._patience_ends:
             self._loop.call_later(_STATUS_PAUSE, self._ask_for_status)
             return
         self._status = status or ExitStatus()

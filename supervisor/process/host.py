@@ -99,8 +99,13 @@ class PosixProcessHost:
         return self._handle(spec, paths, found.process, found.launch, adopted=True, lacking=lacking)
 
     async def clear_leftovers(self, spec: ProcessSpec) -> tuple[int, ...]:
-        paths = self.paths(spec.id)
-        if self._is_running(spec, paths):
+        try:
+            paths = self.paths(spec.id)
+            found = find_worker(spec, paths.lock, paths.pidfile)
+        except FileRefused:
+            return ()  # what it leaves might be the worker itself, in the middle of its calls
+        if found is not None:
+            found.process.close()
             return ()
         return (await end(Prey(marked=_launched_with(spec.marks), lock_path=paths.lock))).killed
 
@@ -125,15 +130,6 @@ class PosixProcessHost:
             raise FileRefused(f"{id!r} cannot name a process: it must be fit for a file name")
         return Paths(self._folder / f"{id}.lock", self._folder / f"{id}.pid")
 
-    def _is_running(self, spec: ProcessSpec, paths: Paths) -> bool:
-        try:
-            found = find_worker(spec, paths.lock, paths.pidfile)
-        except FileRefused:
-            return False
-        if found is not None:
-            found.process.close()
-        return found is not None
-
     def _handle(
         self, spec: ProcessSpec, paths: Paths, process: Pidfd, launch: Launch, *, adopted: bool, lacking: str
     ) -> PosixProcess:
@@ -144,16 +140,16 @@ class PosixProcessHost:
     def _record(self, spec: ProcessSpec, paths: Paths, process: Pidfd, launch: Launch) -> str:
         """Write the pidfile; if that fails the worker runs all the same, since the lock decides."""
         identity = process.identity
-        record = pidfile.Record(
-            id=spec.id,
-            pid=identity.pid,
-            start_ticks=identity.start_ticks,
-            create_time=create_time(identity.start_ticks),
-            boot_id=boot_id(),
-            launch=launch.name,
-            command_hash=launch.command_hash,
-        )
         try:
+            record = pidfile.Record(
+                id=spec.id,
+                pid=identity.pid,
+                start_ticks=identity.start_ticks,
+                create_time=create_time(identity.start_ticks),
+                boot_id=boot_id(),
+                launch=launch.name,
+                command_hash=launch.command_hash,
+            )
             pidfile.write(paths.pidfile, record)
         except OSError as error:
             return f"its pidfile cannot be written: {error.strerror}"

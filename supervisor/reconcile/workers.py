@@ -101,6 +101,8 @@ class Worker:
     handle: ProcessHandle | None = None
     exit: ExitStatus | None = None
     started_at: float = 0.0
+    ran_before: float = 0.0
+    """Seconds that it had run when it was adopted."""
     link: WorkerLink | None = None
     registered: bool = False
     registered_once: bool = False
@@ -204,8 +206,10 @@ class WorkerReconciler:
             if worker is None:
                 worker = Worker(spec, wanted=spec.id not in stopped, since=self._clock())
                 self._adopt(worker)
+            elif worker.forgotten:  # it was taken out, and comes back before its process has gone
+                worker.spec, worker.forgotten, worker.wanted = spec, False, spec.id not in stopped
             else:
-                worker.spec, worker.forgotten = spec, False
+                worker.spec = spec
             self._workers[spec.id] = worker
             self.wake(spec.id)
         for agent_id, worker in before.items():
@@ -223,7 +227,6 @@ class WorkerReconciler:
             worker = Worker(spec, wanted=False, forgotten=True, since=self._clock())
             self._adopt(worker)
             if worker.handle is not None:
-                worker.ending = begin_ending(spec.policy, EndReason.STOPPED, self._clock(), drain=True)
                 self._workers[spec.id] = worker
                 self.wake(spec.id)
 
@@ -232,6 +235,10 @@ class WorkerReconciler:
         if handle is None:
             return
         self._attach(worker, handle)
+        if not worker.wanted:
+            # Whether its stop was to drain is not known any more: no call is cut off by a change of daemons.
+            worker.ending = begin_ending(worker.spec.policy, EndReason.STOPPED, self._clock(), drain=True)
+            self._tell_drain(worker)
 
     # --- reading ---
 
@@ -497,9 +504,11 @@ class WorkerReconciler:
     async def _spawn(self, worker: Worker) -> None:
         agent_id = worker.spec.id
         if not worker.cleared:
-            # what an earlier daemon's worker may have left, its lock among it
+            # what an earlier worker may have left, its lock among it; much may be wished for meanwhile
             await self._host.clear_leftovers(worker.spec.process)
             worker.cleared = True
+            self.wake(agent_id)
+            return
         try:
             handle = self._host.adopt(worker.spec.process) or self._host.spawn(worker.spec.process)
         except SpawnFailed as error:
@@ -516,7 +525,9 @@ class WorkerReconciler:
     def _attach(self, worker: Worker, handle: ProcessHandle) -> None:
         worker.handle, worker.exit, worker.ending = handle, None, None
         worker.started_at = self._clock()
+        worker.ran_before = handle.age if handle.adopted else 0.0
         worker.registered = worker.registered_once = worker.gave_up_on_livekit = False
+        worker.failure = ""
         worker.ready_since = worker.last_heartbeat = worker.link = worker.unhealthy_since = None
         worker.http_port = 0
         kind = WorkerAdopted if handle.adopted else WorkerSpawned
@@ -591,8 +602,9 @@ class WorkerReconciler:
             self._bus.publish(DrainFinished(agent_id=agent_id, outcome="interrupted"))
         self._book.worker_died(agent_id)
         self._wake_rooms(agent_id)
-        await handle.kill_tree()
-        uptime = self._clock() - worker.started_at
+        # Who is not dead yet is waited for once more before the next start.
+        worker.cleared = not await handle.kill_tree()
+        uptime = worker.ran_before + self._clock() - worker.started_at
         reason = self._restart_reason(worker, status)
         self._tell_exit(worker, handle, status, reason)
         worker.handle = worker.exit = worker.ending = worker.link = None
@@ -633,11 +645,12 @@ class WorkerReconciler:
         self._reconciler.queue.add_at(worker.spec.id, worker.next_start_at)
 
     def _restart_reason(self, worker: Worker, status: ExitStatus) -> RestartReason:
-        if worker.ending is not None and worker.ending.reason is not EndReason.STOPPED:
-            return RestartReason(worker.ending.reason.value)
+        if worker.ending is not None:
+            stopped = worker.ending.reason is EndReason.STOPPED  # and wanted again since
+            return RestartReason.COMMAND if stopped else RestartReason(worker.ending.reason.value)
         gave_up = worker.gave_up_on_livekit or status.code == GAVE_UP_ON_LIVEKIT
         away = worker.spec.policy.guarded and not worker.registered and not self._livekit_up()
-        if gave_up or away:
+        if gave_up or (away and not worker.failure):  # what it says for itself outweighs what we suppose
             return RestartReason.LIVEKIT_LOST
         if status.signal == signal.SIGKILL and self._evidence.out_of_memory(worker.spec.process):
             return RestartReason.OOM

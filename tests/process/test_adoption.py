@@ -7,12 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from supervisor.core.ports import ExitStatus, ProcessSpec, SpawnFailed
 from supervisor.process import lock, pidfile
 from supervisor.process.host import PosixProcessHost
+from supervisor.process.procfs import read_stat
 from tests.process.programs import (
     AGENT,
     DIE_BEFORE_PIDFILE,
@@ -34,8 +36,14 @@ def _spawned_by_a_dead_daemon(bench: Bench, spec: ProcessSpec) -> int:
 def _spawned_before_the_pidfile(bench: Bench, spec: ProcessSpec) -> int:
     run_daemon(bench, spec, DIE_BEFORE_PIDFILE, check=-9)
     assert not bench.pidfile.exists()
-    (leader,) = [pid for pid in lock.holders(bench.lock) if os.getsid(pid) == pid]
+    (leader,) = [pid for pid in lock.holders(bench.lock) if _session(pid) == pid]
     return leader
+
+
+def _session(pid: int) -> int | None:
+    """None of one that is gone: a shell's short-lived program holds the lock, too."""
+    stat = read_stat(pid)
+    return stat.session if stat is not None else None
 
 
 DEATHS = [_spawned_by_a_dead_daemon, _spawned_before_the_pidfile]
@@ -114,6 +122,51 @@ async def test_fifty_are_adopted_within_a_second(bench: Bench, host: PosixProces
     adopted = [PosixProcessHost(bench.state).adopt(spec) for spec in specs]
     assert time.monotonic() - started < 1
     assert [handle.pid for handle in adopted if handle is not None] == pids
+
+
+def _hard_link(lock: Path) -> None:
+    lock.with_name("second-name").hardlink_to(lock)
+
+
+def _link(lock: Path) -> None:
+    lock.rename(lock.with_name("moved"))
+    lock.symlink_to(lock.with_name("moved"))
+
+
+def _directory(lock: Path) -> None:
+    lock.unlink()
+    lock.mkdir()
+
+
+@pytest.mark.parametrize("meddle", [_hard_link, _link, _directory, Path.unlink])
+async def test_a_spoilt_lock_costs_no_worker_its_life(
+    host: PosixProcessHost, bench: Bench, sleeper: ProcessSpec, meddle: Callable[[Path], None]
+) -> None:
+    """The pidfile tells and the process confirms; without a pidfile it is not known, and nothing is done."""
+    pid = _spawned_by_a_dead_daemon(bench, sleeper)
+    meddle(bench.lock)
+    handle = host.adopt(sleeper)
+    assert handle is not None
+    assert handle.pid == pid
+    assert await host.clear_leftovers(sleeper) == ()
+    with pytest.raises(SpawnFailed):
+        host.spawn(sleeper)
+    if meddle is not Path.unlink:
+        bench.pidfile.unlink()
+        assert host.adopt(sleeper) is None
+        assert await host.clear_leftovers(sleeper) == ()
+        with pytest.raises(SpawnFailed, match="its lock cannot be used"):
+            host.spawn(sleeper)
+    assert is_alive(pid)
+
+
+async def test_its_age_is_its_own_not_its_adoption_s(host: PosixProcessHost, sleeper: ProcessSpec) -> None:
+    handle = host.spawn(sleeper)
+    await until_async(lambda: handle.age > 0.3)
+    adopted = host.adopt(sleeper)
+    assert adopted is not None
+    assert adopted.age > 0.3
+    adopted.close()
 
 
 async def test_changed_configuration_is_seen(host: PosixProcessHost, bench: Bench) -> None:

@@ -75,6 +75,30 @@ async def test_nothing_survives_its_root_either(host: PosixProcessHost, bench: B
     assert not [pid for pid in pids if is_alive(pid)]
 
 
+_FORGETS = """
+import subprocess, sys, time
+code = "echo $$ > " + sys.argv[1] + "; exec sleep 300"
+subprocess.Popen(["sh", "-c", code], env={{}}, start_new_session={session})
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("own_session", "number"), [(False, signal.SIGKILL), (True, signal.SIGTERM)])
+async def test_a_child_that_carries_nothing_of_ours(
+    host: PosixProcessHost, bench: Bench, own_session: bool, number: signal.Signals
+) -> None:
+    """No variables, no lock, and no parent any more: known by the session, or from before our signal."""
+    file = bench.folder / "pid"
+    code = _FORGETS.format(session=own_session)
+    handle = host.spawn(bench.spec(sys.executable, "-c", code, str(file)))
+    pid = number_in(file)
+    assert handle.signal(number)
+    await handle.wait()
+    assert is_alive(pid)
+    assert await handle.kill_tree() == ()
+    assert not is_alive(pid)
+
+
 async def test_who_keeps_forking_is_caught(host: PosixProcessHost, bench: Bench) -> None:
     """Each generation starts the next in its own session, and exits: nobody has a parent to be found by."""
     hops = bench.folder / "hops"
@@ -146,6 +170,16 @@ async def test_a_pid_alone_is_nobody() -> None:
         assert await end_tree(who) == Ended((who.pid,), ())
         assert process.wait() == -9
         assert not kill(who)
+
+
+async def test_a_session_that_is_another_one_s_by_now_is_left_alone() -> None:
+    """The number of a worker that is long gone, which leads a stranger's session today."""
+    with start("sh", "-c", "sleep 300; :", own_session=True) as stranger:
+        until(lambda: psutil.Process(stranger.pid).children())
+        who = identity(stranger.pid)
+        assert Prey(roots=frozenset({Identity(who.pid, who.start_ticks - 1)})).look() == []
+        assert (await end_tree(who)).survivors == ()
+        assert stranger.wait() == -9
 
 
 async def test_a_rogue_goes_with_everything_below_it(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ class Handle:
         self._worker = worker
         self._process = worker.process
         self.adopted = adopted
+        self.age = 0.0
         self.command_hash = "hash"
         self.lacking = ""
         self._gone = asyncio.Event()

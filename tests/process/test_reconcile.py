@@ -1,0 +1,178 @@
+"""What is wished for in the middle of something: still one process, and the one that is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+
+from supervisor.core.backoff import BackoffPolicy
+from supervisor.core.claims import JobRequest
+from supervisor.core.ports import ProcessSpec
+from supervisor.core.worker_state import WorkerState
+from supervisor.events import Reconciled, RestartReason, WorkerRestarted, WorkerSpawned, WorkerStopped
+from supervisor.process.procfs import environment, pids, variable
+from supervisor.process.variables import LAUNCH, STATE
+from tests.process.crew import Crew
+from tests.process.programs import (
+    AGENT,
+    SPAWN_AND_DIE,
+    Bench,
+    is_alive,
+    number_in,
+    run_daemon,
+    until_async,
+)
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+time.sleep(300)
+"""
+
+
+def processes(bench: Bench) -> dict[int, str]:
+    """All that is alive of this state directory: pid and launch."""
+    found = {}
+    for pid in pids():
+        block = environment(pid) or b""
+        if variable(block, STATE) == str(bench.state) and is_alive(pid):
+            found[pid] = variable(block, LAUNCH) or ""
+    return found
+
+
+async def ready(crew: Crew) -> int:
+    worker = crew.workers.get(AGENT)
+    assert worker is not None
+    await until_async(lambda: worker.state is WorkerState.READY, "a ready worker")
+    assert worker.handle is not None
+    return worker.handle.pid
+
+
+def _leave_a_job(bench: Bench) -> int:
+    """A job of a worker that is dead, as a daemon that is dead has left it."""
+    job = bench.folder / "job"
+    spec = bench.shell(f"setsid sh -c 'echo $$ > {job}; exec sleep 300' & sleep 300")
+    worker = int(run_daemon(bench, spec, SPAWN_AND_DIE, check=-9))
+    pid = number_in(job)
+    os.kill(worker, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize("change", ["taken out", "stopped", "told to shut down"])
+async def test_a_change_while_leftovers_are_ended_is_heeded(
+    bench: Bench, sleeper: ProcessSpec, change: str
+) -> None:
+    job = _leave_a_job(bench)
+    crew = Crew(bench)
+    crew.configure(sleeper)
+    async with crew.running():
+        while is_alive(job):  # noqa: ASYNC110 - it must be seen before anything else happens
+            await asyncio.sleep(0)
+        if change == "taken out":
+            crew.configure()
+        elif change == "stopped":
+            crew.workers.stop(AGENT, drain=False)
+        else:
+            crew.workers.shut_down([AGENT], drain=0.0)
+        await until_async(lambda: crew.told(Reconciled) and not crew.workers.waiting)
+        await until_async(lambda: not processes(bench))
+    assert crew.told(WorkerSpawned) == []
+    assert processes(bench) == {}
+
+
+async def test_taken_out_and_put_back_before_it_has_gone_it_runs_again(bench: Bench) -> None:
+    spec = bench.python(DEAF)
+    crew = Crew(bench)
+    crew.configure(spec)
+    async with crew.running():
+        first = await ready(crew)
+        await until_async(lambda: bench.log.read_text() == "up\n")
+        crew.configure()
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPING)
+        crew.configure(spec)
+        await until_async(lambda: crew.told(WorkerRestarted))
+        assert await ready(crew) != first
+        assert not is_alive(first)
+        [restarted] = crew.told(WorkerRestarted)
+        assert isinstance(restarted, WorkerRestarted)
+        assert restarted.reason is RestartReason.COMMAND
+        crew.workers.stop(AGENT, drain=False)
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPING)
+        crew.configure()
+        crew.configure(spec)  # what the operator has stopped stays stopped
+        await until_async(lambda: crew.told(WorkerStopped))
+        assert [w.wanted for w in crew.workers.all()] == [False]
+
+
+async def test_a_stop_that_drains_goes_on_draining_under_the_next_daemon(
+    bench: Bench, sleeper: ProcessSpec
+) -> None:
+    first = Crew(bench)
+    first.configure(sleeper)
+    async with first.running():
+        pid = await ready(first)
+        first.book.request(_job(), max_rooms=0, draining=False)
+        first.workers.stop(AGENT, drain=True)
+    second = Crew(bench)
+    second.book.request(_job(), max_rooms=0, draining=False)
+    second.configure(sleeper, drain=300.0)
+    async with second.running():
+        await until_async(lambda: second.workers.all()[0].state is WorkerState.DRAINING)
+        await until_async(lambda: not second.workers.waiting)
+        assert is_alive(pid)
+        second.book.abandon(AGENT, "job", "its call is over")
+        second.workers.wake(AGENT)
+        await until_async(lambda: second.workers.all()[0].state is WorkerState.STOPPED)
+    assert processes(bench) == {}
+
+
+def _job() -> JobRequest:
+    return JobRequest(room="room", agent_id=AGENT, job_id="job", dispatch_id="", identity="agent-job")
+
+
+async def test_a_daemon_killed_while_it_ends_a_worker_leaves_that_to_the_next(bench: Bench) -> None:
+    """SIGTERM was sent and ignored; the next daemon sends it again, and kills in its own time."""
+    first = Crew(bench)
+    first.configure(bench.python(DEAF), kill=300.0)
+    async with first.running():
+        pid = await ready(first)
+        await until_async(lambda: bench.log.read_text() == "up\n")
+        first.workers.stop(AGENT, drain=False)
+        await until_async(lambda: first.workers.all()[0].state is WorkerState.STOPPING)
+    assert is_alive(pid)
+    second = Crew(bench)
+    second.configure(bench.python(DEAF))
+    async with second.running():
+        await until_async(lambda: second.workers.all()[0].state is WorkerState.STOPPED)
+    assert processes(bench) == {}
+
+
+async def test_a_reload_in_the_middle_of_a_stop_starts_the_new_command_once(bench: Bench) -> None:
+    crew = Crew(bench)
+    crew.configure(bench.python(DEAF))
+    async with crew.running():
+        first = await ready(crew)
+        await until_async(lambda: bench.log.read_text() == "up\n")
+        crew.workers.restart(AGENT, drain=False)
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPING)
+        crew.configure(replace(bench.spec("sleep", "300"), command_hash="hash-2"))
+        await until_async(lambda: crew.told(WorkerRestarted))
+        second = await ready(crew)
+        await until_async(lambda: not crew.workers.waiting)
+        assert [len(crew.told(WorkerSpawned)), is_alive(first), is_alive(second)] == [2, False, True]
+
+
+async def test_restart_during_backoff_starts_at_once(bench: Bench) -> None:
+    crew = Crew(bench)
+    crew.configure(bench.shell("exit 3"), backoff=BackoffPolicy(60.0, 2.0, 60.0))
+    async with crew.running():
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.BACKOFF)
+        crew.configure(bench.spec("sleep", "300"), backoff=BackoffPolicy(60.0, 2.0, 60.0))
+        crew.workers.restart(AGENT, drain=True)
+        await ready(crew)
+        assert len(processes(bench)) == 1
