@@ -7,6 +7,7 @@ because the daemon is away.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -155,6 +156,9 @@ class JobGuard:
     def _exit(self) -> None:
         log.logger.error(log.DID_NOT_LEAVE, extra=self._extra())
         if self._executor is JobExecutorType.PROCESS:
+            # The log's way leads through a thread and the worker, and would end with us.
+            with contextlib.suppress(OSError):
+                os.write(2, f"agent_guard: {log.DID_NOT_LEAVE}, job {self._ctx.job.id} ends\n".encode())
             os._exit(EXIT_CODE)
 
     # --- the room -----------------------------------------------------------------------------

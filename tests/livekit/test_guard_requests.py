@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from livekit import api
 
+from agent_guard.job import EXIT_AFTER
 from tests.livekit.guarded import (
     GuardedWorker,
     StandInDaemon,
@@ -39,18 +40,28 @@ async def on_request(request: JobRequest) -> None:
     else:
         await request.accept()
 
+async def for_long(*_: object) -> None:
+    await asyncio.sleep(60)
+
 async def slow_end(ctx: JobContext) -> None:
     if ctx.room.name.startswith("hanging"):
-        await asyncio.sleep(60)
+        await for_long()
 
 @server.rtc_session(agent_name="mine", on_request=on_request, on_session_end=slow_end)
 async def entrypoint(ctx: JobContext) -> None:
     print("SCRIPT RUNS IN", ctx.job.room.name, flush=True)
     await ctx.connect()
+    if ctx.room.name.startswith("callback"):
+        ctx.add_shutdown_callback(for_long)
+    if ctx.room.name.startswith("stuck"):
+        ctx.room.disconnect = for_long
 
 if __name__ == "__main__":
     cli.run_app(server)
 """
+
+SLACK = 5.0
+"""What two shared cores may be late."""
 
 _rooms = itertools.count()
 
@@ -177,7 +188,7 @@ async def test_a_job_that_has_lost_its_room_never_runs_the_script(
     assert await participants(livekit, room) == []
 
 
-@pytest.mark.parametrize("room", ["room", "hanging"], indirect=True)
+@pytest.mark.parametrize("room", ["room", "hanging", "callback"], indirect=True)
 async def test_told_to_leave_it_leaves_at_once_whatever_the_script_is_doing(
     daemon: StandInDaemon, livekit: api.LiveKitAPI, room: str
 ) -> None:
@@ -189,6 +200,28 @@ async def test_told_to_leave_it_leaves_at_once_whatever_the_script_is_doing(
     assert job.heard("leaving") == []
     assert [r["detail"] for r in job.heard("report", report="leaving")] == ["another holds it"]
     assert await participants(livekit, room) == []
+
+
+@pytest.mark.parametrize("room", ["stuck"], indirect=True)
+async def test_a_job_that_cannot_leave_its_room_ends_itself_and_costs_nobody_else(
+    worker: GuardedWorker, daemon: StandInDaemon, livekit: api.LiveKitAPI, room: str
+) -> None:
+    """Its loop turns, and what LiveKit and the guard end it with does not come back."""
+    await dispatch(livekit, room, "mine")
+    job = await daemon.job()
+    told = asyncio.get_running_loop().time()
+    job.send(type="leave", reason="another holds it", epoch=1)
+    await daemon.until(lambda: job.gone or None, timeout=EXIT_AFTER + SLACK)
+    assert asyncio.get_running_loop().time() - told >= EXIT_AFTER
+    assert job.heard("goodbye") == []
+    assert f"the room was not left in time, job {job.hello['job_id']} ends" in worker.log.read_text()
+    # the ghost is the daemon's to remove; the worker goes on
+    identity = api.RoomParticipantIdentity(room=room, identity=str(job.hello["identity"]))
+    await livekit.room.remove_participant(identity)
+    await dispatch(livekit, room, "mine")
+    another = await daemon.job()
+    assert another.hello["job_id"] != job.hello["job_id"]
+    assert worker.process.poll() is None
 
 
 async def test_a_daemon_that_does_not_answer_is_replaced_by_a_look_at_the_room(
