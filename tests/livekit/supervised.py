@@ -70,11 +70,13 @@ class Supervised:
         assert self._process is not None, "the daemon is not running"
         return self._process.pid
 
-    async def start(self, *, wait: bool = True) -> None:
-        """Start it, and wait until its agents are ready."""
+    async def start(self, *, wait: bool = True, group: Path | None = None) -> None:
+        """Start it, in that control group, and wait until its agents are ready."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        inside = ("sh", "-c", f'echo $$ > "{group}/cgroup.procs" && exec "$@"', "sh") if group else ()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
+                *inside,
                 sys.executable,
                 "-m",
                 "supervisor",

@@ -1,4 +1,4 @@
-"""Counters and histograms, seen from outside: what a fault moves, and that nothing had moved it before."""
+"""Metrics, seen from outside: what a fault moves, and that nothing had moved it before."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 from tests.livekit.supervised import PACE, Supervised
+from tests.observability.odd_livekit import OddLiveKit
 
 SOON = 20.0
+SLEEPER = {"id": "sleeper", "name": "S", "command": ["sleep", "600"], "restart": {"initial": "100ms"}}
+
+
+@contextlib.asynccontextmanager
+async def supervised(
+    folder: Path, runtime: Path, livekit: OddLiveKit, agents: list[dict[str, Any]], **settings: Any
+) -> AsyncIterator[Supervised]:
+    subject = Supervised(folder, runtime, livekit, agents=agents, **settings)  # type: ignore[arg-type]
+    access = {"url": livekit.url, "api_key": livekit.key, "api_secret": livekit.secret}
+    subject.write(livekit={**access, "timeout": "300ms"})
+    await subject.start(wait=False)
+    try:
+        await subject.until(lambda s: all(a["pid"] or a["state"] != "starting" for a in s["agents"]), 20)
+        yield subject
+    finally:
+        await subject.close()
 
 
 @contextlib.asynccontextmanager
@@ -28,6 +47,15 @@ async def rises_above(
     while await daemon.metric(name, labels) <= before:
         late = asyncio.get_running_loop().time() > deadline
         assert not late, f"{name}{labels} stays at {before:g}\n{daemon.tail()}"
+        await asyncio.sleep(PACE)
+
+
+async def comes_to(daemon: Supervised, value: float, name: str, within: float = SOON, **labels: str) -> None:
+    """The sum of its series with these labels."""
+    deadline = asyncio.get_running_loop().time() + within
+    while (now := await daemon.metric(name, labels)) != value:
+        late = asyncio.get_running_loop().time() > deadline
+        assert not late, f"{name}{labels} is {now:g}, not {value:g}\n{daemon.tail()}"
         await asyncio.sleep(PACE)
 
 

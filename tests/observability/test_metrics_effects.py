@@ -18,49 +18,36 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from supervisor.cli.documents import Status
 from supervisor.cli.errors import CliError
-from supervisor.metrics.catalogue import PREFIX, Catalogue
+from supervisor.metrics.catalogue import OTHER, PREFIX, WEBHOOK_EVENTS, Catalogue
 from tests.livekit.supervised import Supervised
-from tests.observability.effects import command, kill_worker, moves, rises_above
+from tests.observability.effects import (
+    SLEEPER,
+    comes_to,
+    command,
+    kill_worker,
+    moves,
+    rises_above,
+    supervised,
+)
 from tests.observability.odd_livekit import OddLiveKit
 from tests.observability.webhooks import event, send, signature
 
 TESTS = Path(__file__).parents[1]
 HUNGRY = "burnt = sum(range(3_000_000)); held = b'x' * (60 << 20); import time; time.sleep(600)"
-SLEEPER = {"id": "sleeper", "name": "S", "command": ["sleep", "600"], "restart": {"initial": "100ms"}}
 QUITTER = {
     "id": "quitter",
     "name": "Q",
     "command": ["sh", "-c", "sleep 0.3; exit 3"],
     "restart": {"initial": "200ms", "max": "500ms"},
 }
+RESTING = {"id": "resting", "name": "R", "command": ["false"], "restart": {"initial": "10m", "max": "10m"}}
 EATER = {"id": "eater", "name": "E", "command": [sys.executable, "-c", HUNGRY], "memory_limit": "30MiB"}
 
 
 def scripted(agent_id: str, script: Path, **more: Any) -> dict[str, Any]:
     return {"id": agent_id, "name": agent_id, "script": str(script), **more}
-
-
-@pytest.fixture
-async def livekit() -> AsyncIterator[OddLiveKit]:
-    odd = OddLiveKit()
-    async with odd.running():
-        yield odd
-
-
-@contextlib.asynccontextmanager
-async def supervised(
-    folder: Path, runtime: Path, livekit: OddLiveKit, agents: list[dict[str, Any]], **settings: Any
-) -> AsyncIterator[Supervised]:
-    subject = Supervised(folder, runtime, livekit, agents=agents, **settings)  # type: ignore[arg-type]
-    access = {"url": livekit.url, "api_key": livekit.key, "api_secret": livekit.secret}
-    subject.write(livekit={**access, "timeout": "300ms"})
-    await subject.start(wait=False)
-    try:
-        await subject.until(lambda s: all(a["pid"] or a["state"] != "starting" for a in s["agents"]), 20)
-        yield subject
-    finally:
-        await subject.close()
 
 
 # --- workers ------------------------------------------------------------------------------------------
@@ -69,7 +56,7 @@ async def supervised(
 async def test_workers(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) -> None:
     silent, gone = tmp_path / "silent.py", tmp_path / "gone.py"
     silent.write_text("import time\ntime.sleep(600)\n")
-    gone.write_text("raise SystemExit(1)\n")
+    gone.write_text("import os\nos._exit(69)\n")  # as a guard does whose worker LiveKit stayed away from
     livekit.outcome["ListRooms"] = "unavailable"
     agents: list[dict[str, Any]] = [
         SLEEPER,
@@ -77,8 +64,11 @@ async def test_workers(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) -
         EATER,
         scripted("silent", silent, startup_timeout="1s", stop={"kill": "1s"}),
         scripted("gone", gone),
+        scripted("patient", silent, startup_timeout="10m", stop={"kill": "1s"}),
+        RESTING,
     ]
     async with supervised(tmp_path / "daemon", runtime_dir, livekit, agents) as daemon:
+        await states_are_shown(daemon)
         memory = rises_above(daemon, 0, "agent_restarts_total", 40, agent_id="eater", reason="memory_limit")
         cpu = rises_above(daemon, 0.05, "agent_cpu_seconds_total", 40, agent_id="eater")
         async with asyncio.TaskGroup() as slow:  # memory and processor time are measured every 10 s
@@ -88,6 +78,24 @@ async def test_workers(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) -
             await drains_are_counted(daemon)
             await a_worker_waits_for_livekit(daemon, livekit)
             await reloads_are_counted(daemon)
+
+
+async def states_are_shown(daemon: Supervised) -> None:
+    """One of them is 1 for each agent."""
+    for agent_id, state in (
+        ("patient", "starting"),
+        ("sleeper", "ready"),
+        ("resting", "backoff"),
+        ("quitter", "crash_loop"),
+    ):
+        await comes_to(daemon, 1, "agent_state", agent_id=agent_id, state=state)
+    assert await daemon.metric("agent_state") == len((await shown(daemon))["agents"])
+
+
+async def shown(daemon: Supervised) -> Status:
+    status = await daemon.status()
+    assert status is not None
+    return status
 
 
 async def restarts_are_counted_by_reason(daemon: Supervised) -> None:
@@ -206,6 +214,9 @@ async def test_webhooks(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) 
             (stale, None, 400, "room_finished", "stale"),
             (b"x" * (2 << 20), "", 413, "other", "oversized"),
         ]
+        for name in WEBHOOK_EVENTS:
+            if name != OTHER:
+                sent.append((event(name, "r"), None, 200, name, "accepted"))
         for body, authorization, status, name, outcome in sent:
             async with moves(daemon, "webhooks_total", event=name, outcome=outcome):
                 assert await send(daemon, body, authorization) == status
@@ -250,6 +261,10 @@ async def a_room_that_cannot_be_read_is_tried_again(daemon: Supervised, livekit:
     livekit.outcome = {"ListParticipants": "error"}
     async with moves(daemon, "reconcile_total", loop="rooms", outcome="requeued"):
         livekit.humans["unread"] = "caller"
+    livekit.outcome = {"CreateDispatch": "unavailable"}
+    await comes_to(daemon, 1, "rooms", state="missing_agent")
+    livekit.outcome = {"ListParticipants": "error"}
+    await comes_to(daemon, 1, "rooms", state="unknown")
     livekit.outcome.clear()
 
 
@@ -258,6 +273,9 @@ async def a_dispatch_that_fails_is_counted(daemon: Supervised, livekit: OddLiveK
     async with (
         moves(daemon, "dispatches_total", agent_id="sleeper", outcome="failed"),
         moves(daemon, "livekit_requests_total", method="create_dispatch", outcome="unavailable"),
+        moves(daemon, "livekit_request_duration_seconds_count", method="create_dispatch"),
+        moves(daemon, "livekit_request_duration_seconds_count", method="list_participants"),
+        moves(daemon, "livekit_request_duration_seconds_count", method="list_dispatches"),
         moves(daemon, "reconcile_total", loop="workers", outcome="ok"),
         moves(daemon, "reconcile_duration_seconds_count", loop="workers"),
     ):

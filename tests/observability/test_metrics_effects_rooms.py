@@ -13,7 +13,7 @@ from supervisor.cli.human import Human
 from tests.livekit.conftest import MakeServer, make_livekit_server
 from tests.livekit.server import LiveKitServer
 from tests.livekit.supervised import Supervised, voice
-from tests.observability.effects import SOON, command, moves, rises_above
+from tests.observability.effects import SOON, comes_to, command, moves, rises_above
 from tests.observability.guest import agent_guest
 from tests.ports import free_port
 
@@ -61,6 +61,8 @@ async def test_rooms(daemon: Supervised, livekit: LiveKitServer) -> None:
         await a_second_agent_is_refused(daemon, livekit)
         await an_agent_that_is_full_takes_no_other_room(daemon, livekit)
         await a_foreign_agent_is_removed(daemon, livekit)
+        await a_second_agent_of_ours_is_removed(daemon, livekit)
+        await an_agent_of_another_supervisor_is_reported(daemon, livekit)
         await a_drain_runs_out_of_time(daemon)
     await dispatches_without_a_worker_are_lost(daemon, livekit)
 
@@ -77,6 +79,7 @@ async def a_room_gets_its_agent(daemon: Supervised, human: Human) -> None:
         moves(daemon, "webhooks_total", event="track_published", outcome="accepted"),
     ):
         assert await human.wait_settled(SOON), daemon.tail()
+    await comes_to(daemon, 1, "rooms", state="healthy")
 
 
 async def a_second_agent_is_refused(daemon: Supervised, livekit: LiveKitServer) -> None:
@@ -85,6 +88,7 @@ async def a_second_agent_is_refused(daemon: Supervised, livekit: LiveKitServer) 
         moves(daemon, "conflicts_total", kind="duplicate_request", resolution="rejected"),
         moves(daemon, "conflict_resolution_seconds_count", kind="duplicate_request"),
         moves(daemon, "livekit_requests_total", method="delete_dispatch", outcome="ok"),
+        moves(daemon, "livekit_request_duration_seconds_count", method="delete_dispatch"),
         moves(daemon, "dispatches_total", agent_id=AGENT, outcome="deleted"),
     ):
         await dispatch(livekit, "one")
@@ -96,6 +100,7 @@ async def an_agent_that_is_full_takes_no_other_room(daemon: Supervised, livekit:
             moves(daemon, "claim_requests_total", agent_id=AGENT, outcome="full"),
             moves(daemon, "dispatches_total", agent_id=AGENT, outcome="lost"),
             moves(daemon, "conflicts_total", kind="lost_dispatch", resolution="redispatched"),
+            moves(daemon, "conflict_resolution_seconds_count", kind="lost_dispatch"),
         ):
             await dispatch(livekit, "two")
         assert await daemon.metric("conflicts_unresolved", {"kind": "missing_agent"}) == 1
@@ -104,10 +109,32 @@ async def an_agent_that_is_full_takes_no_other_room(daemon: Supervised, livekit:
 async def a_foreign_agent_is_removed(daemon: Supervised, livekit: LiveKitServer) -> None:
     async with (
         moves(daemon, "conflicts_total", kind="foreign_agent", resolution="evicted"),
+        moves(daemon, "conflict_resolution_seconds_count", kind="foreign_agent"),
         moves(daemon, "livekit_requests_total", method="remove_participant", outcome="ok"),
+        moves(daemon, "livekit_request_duration_seconds_count", method="remove_participant"),
         agent_guest(livekit, "one", {}),
     ):
         await rises_above(daemon, 0, "conflicts_total", kind="foreign_agent")
+
+
+async def a_second_agent_of_ours_is_removed(daemon: Supervised, livekit: LiveKitServer) -> None:
+    """From a worker of that name without a guard."""
+    async with (
+        moves(daemon, "conflicts_total", kind="duplicate_agent", resolution="evicted"),
+        moves(daemon, "conflict_resolution_seconds_count", kind="duplicate_agent"),
+        agent_guest(livekit, "one", {"lk.agent_name": "Agent_66"}),
+    ):
+        await rises_above(daemon, 0, "conflicts_total", kind="duplicate_agent")
+
+
+async def an_agent_of_another_supervisor_is_reported(daemon: Supervised, livekit: LiveKitServer) -> None:
+    """And stays, as a conflict that is there."""
+    async with (
+        moves(daemon, "conflicts_total", kind="foreign_agent", resolution="reported"),
+        agent_guest(livekit, "one", {"supervisor.instance": "another"}),
+    ):
+        await comes_to(daemon, 1, "rooms", state="conflict")
+        await comes_to(daemon, 1, "conflicts_unresolved", kind="foreign_agent")
 
 
 async def a_drain_runs_out_of_time(daemon: Supervised) -> None:
@@ -120,7 +147,10 @@ async def dispatches_without_a_worker_are_lost(daemon: Supervised, livekit: Live
     """LiveKit launches a dispatch once, and nobody was there; who made two, has one too many."""
     async with daemon.human("later") as human:
         human.talk()
-        async with moves(daemon, "conflicts_total", kind="duplicate_dispatch", resolution="terminated"):
+        async with (
+            moves(daemon, "conflicts_total", kind="duplicate_dispatch", resolution="terminated"),
+            moves(daemon, "conflict_resolution_seconds_count", kind="duplicate_dispatch"),
+        ):
             await dispatch(livekit, "later")
             await dispatch(livekit, "later")
         async with (

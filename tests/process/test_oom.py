@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sys
@@ -13,15 +14,18 @@ import pytest
 from supervisor.core.ports import ExitStatus
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.oom import OomCount
+from tests.livekit.server import LiveKitServer
+from tests.livekit.supervised import Supervised
 from tests.process.programs import Bench, run_daemon, until
 
-_LIMIT = 64 * 1024 * 1024
+_MIB = 1024 * 1024
+_GREEDY = "blocks = [b'x' * 1_000_000 for _ in range(1000)]"
 
 
 @pytest.fixture
-def small_group() -> Iterator[Path]:
-    """A control group with little memory, inside our own."""
-    group = _make_group()
+def small_group(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A control group with little memory, inside our own; of as many MiB as the test says, or 64."""
+    group = _make_group(getattr(request, "param", 64) * _MIB)
     if group is None:
         pytest.skip("may not make a control group with a memory limit here")
     yield group
@@ -29,13 +33,13 @@ def small_group() -> Iterator[Path]:
     group.rmdir()
 
 
-def _make_group() -> Path | None:
+def _make_group(limit_bytes: int) -> Path | None:
     ours, limit = _our_group()
     group = ours / f"livekit-supervisor-test-{os.getpid()}"
     with contextlib.suppress(OSError):
         group.mkdir()
         if (group / limit).exists():
-            (group / limit).write_text(str(_LIMIT))
+            (group / limit).write_text(str(limit_bytes))
             return group
         group.rmdir()
     return None
@@ -55,7 +59,7 @@ def _our_group() -> tuple[Path, str]:
 def test_a_worker_that_took_too_much(bench: Bench, small_group: Path) -> None:
     """The daemon lives in the same group, as a service does with its workers, and survives."""
     before = OomCount.for_process(os.getpid())
-    greedy = bench.python("blocks = [b'x' * 1_000_000 for _ in range(1000)]")
+    greedy = bench.python(_GREEDY)
     code = f"""
 Path({str(small_group / "cgroup.procs")!r}).write_text(str(os.getpid()))
 import asyncio
@@ -67,6 +71,27 @@ asyncio.run(main())
     assert run_daemon(bench, greedy, code) == "9 True\n"
     # One that lives in another group was not the victim.
     assert before.killed_since() is not True
+
+
+@pytest.mark.parametrize("small_group", [300], indirect=True)
+async def test_a_whole_daemon_says_that_it_was_memory(
+    small_group: Path, tmp_path: Path, runtime_dir: Path
+) -> None:
+    """In the metric, in the status, and to whoever asks why; and the daemon, which is there too, goes on."""
+    absent = LiveKitServer(tmp_path / "livekit")
+    once = {"initial": "1h", "max": "1h"}
+    greedy = {"id": "greedy", "name": "G", "command": [sys.executable, "-c", _GREEDY], "restart": once}
+    daemon = Supervised(tmp_path / "daemon", runtime_dir, absent, agents=[greedy])
+    await daemon.start(wait=False, group=small_group)
+    try:
+        status = await daemon.until(lambda s: s["agents"][0]["state"] == "backoff", 60)
+        assert status["agents"][0]["reason"] == "oom"
+        await asyncio.to_thread(daemon.client.command, "start", {"agent": "greedy"})
+        await daemon.until(lambda s: s["agents"][0]["restarts"] == 1, 60)
+        assert await daemon.metric("agent_restarts_total", {"agent_id": "greedy", "reason": "oom"}) == 1
+        assert await daemon.metric("agent_restarts_total") == 1
+    finally:
+        await daemon.close()
 
 
 async def test_a_worker_that_was_killed_by_somebody(host: PosixProcessHost, bench: Bench) -> None:
