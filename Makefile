@@ -30,8 +30,8 @@ run: setup  ## the daemon in development mode, with a real LiveKit server; Ctrl-
 demo: setup  ## what goes wrong with LiveKit agents, and how it heals, in about a minute
 	@exec $(BIN)/livekit-supervisor demo
 
-test: setup tools server lint  ## lint, types, layers and every test, also on the real server
-	@$(PYTEST)
+test: setup tools server lint  ## lint, types, layers and every test, also on the real server (JOBS=2 at a time)
+	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile
 
 lint: setup  ## lint, types and layers
 	@$(BIN)/ruff check .

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 TIERS = ("unit", "simulation", "process", "livekit", "observability", "redis")
 
 SEED = int(os.environ.get("SUPERVISOR_TEST_SEED") or random.SystemRandom().randrange(2**32))
+os.environ["SUPERVISOR_TEST_SEED"] = str(SEED)  # for those that run tests beside us
 
 hypothesis.settings.register_profile(
     "supervisor",
@@ -37,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    return f"seed: {SEED} (again with SUPERVISOR_TEST_SEED={SEED}), run: {leaks.RUN}"
+    return f"seed: {SEED} (again with SUPERVISOR_TEST_SEED={SEED})"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

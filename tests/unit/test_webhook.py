@@ -183,7 +183,7 @@ def test_oversized(receiver: WebhookReceiver) -> None:
     assert receive(receiver, at_the_limit) is WebhookOutcome.ACCEPTED
 
 
-@pytest.mark.parametrize(("sent", "told"), [*((name, name) for name in EVENTS), ("brand_new", OTHER)])
+@pytest.mark.parametrize(("sent", "told"), [*((name, name) for name in sorted(EVENTS)), ("brand_new", OTHER)])
 def test_event_names(receiver: WebhookReceiver, sent: str, told: str) -> None:
     body = event_body(event=sent)
     assert receiver.receive(body, token_for(body), time.time()).event == told
