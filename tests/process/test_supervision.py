@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sys
 import textwrap
@@ -343,39 +342,3 @@ async def test_a_gigabyte_of_output_is_bounded(field: Field) -> None:
         return (field.folder / "done").exists() and used < 16 * 1024 * 1024
 
     await subject.until(bounded, 60)
-
-
-# --- the kill test --------------------------------------------------------------------------------
-
-
-@pytest.mark.soak
-@pytest.mark.timeout(600)
-async def test_random_kills_of_daemon_and_worker(field: Field) -> None:
-    """Never two live processes for an ID, never none for longer than backoff and start; nothing left."""
-    rng = random.Random(random.getrandbits(32))
-    subject = await field.start(program(field.folder, "a", IDLE))
-    watching = asyncio.create_task(never_two(field))
-    try:
-        for _ in range(times(test=10, soak=200)):
-            await asyncio.sleep(rng.uniform(0.0, 0.6))
-            victims = field.processes()
-            if rng.random() < 0.5 and victims:
-                victims[0].kill()
-            else:
-                await subject.kill()
-                await subject.start(wait=False)
-        await subject.until(lambda s: s["agents"][0]["state"] == "ready", SOON)
-        assert len(field.processes()) == 1
-    finally:
-        watching.cancel()
-        results = await asyncio.gather(watching, return_exceptions=True)
-    assert not [r for r in results if not isinstance(r, asyncio.CancelledError)], results
-
-
-async def never_two(field: Field) -> None:
-    while True:
-        found = await asyncio.to_thread(field.processes)
-        if len(found) > 1:  # one may have died while the others were looked at
-            found = [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-            assert len(found) < 2, [p.as_dict(["pid", "ppid", "cmdline"]) for p in found]
-        await asyncio.sleep(0.02)
