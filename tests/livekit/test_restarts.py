@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+import signal
+import sqlite3
 from pathlib import Path
 
+import psutil
 import pytest
 
 from supervisor.cli.human import What
 from tests.livekit.conftest import MakeServer
-from tests.livekit.supervised import Supervised
+from tests.livekit.supervised import Supervised, voice
 from tests.ports import free_port
 from tests.scale import times
 
@@ -83,3 +87,67 @@ async def test_kills_without_down_time_leave_no_agent_deaf(
                 assert await human.wait_settled(20, steady=4.0), f"kill {number}\n{subject.tail()}"
     finally:
         await subject.close()
+
+
+GRACE = 4.0
+
+
+async def test_an_agent_that_never_comes_back_is_waited_for_and_then_replaced(
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+) -> None:
+    """Its job lives, as far as its heartbeat tells, and so it holds its room; but it is stopped for good."""
+    port = free_port()
+    server = await asyncio.to_thread(
+        make_livekit_server, webhook_urls=(f"http://127.0.0.1:{port}/livekit/webhook",)
+    )
+    agent = voice(heartbeat={"interval": "1s", "timeout": "10m"})
+    rooms = {"reconnect_grace": f"{GRACE}s", "resync": "2s"}
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, port=port, agents=[agent], rooms=rooms)
+    await subject.start()
+    try:
+        async with subject.human("room") as human:
+            human.talk()
+            assert await human.wait_settled(20), subject.tail()
+            (first,) = human.agents.present()
+            before, job = await _claim(subject), _job(subject)
+            job.send_signal(signal.SIGSTOP)
+            since = asyncio.get_running_loop().time()
+            await asyncio.to_thread(server.kill)
+            await subject.until(lambda s: not s["livekit"]["up"], 20)
+            await asyncio.to_thread(server.start)
+            heard = await human.wait_audible(60, since=since, other_than={first})
+            assert heard is not None, subject.tail()
+            back = max(h.at for h in human.history if h.what in (What.JOINED, What.RECONNECTED))
+            print(f"replaced {heard - back:.2f} s after the human was back")
+            assert heard - back >= GRACE - 1.0, "its agent was not waited for"
+            assert heard - back <= GRACE + WITHIN
+            assert await human.wait_settled(20), subject.tail()
+            assert human.agents.two_at_once(since) == 0.0
+        assert (await _claim(subject))["epoch"] > before["epoch"]
+        assert "it did not come back" in subject.log.read_text()
+        assert await subject.metric("dispatches_total", {"outcome": "created"}) == 2
+        assert await subject.metric("recovery_seconds_count", {"cause": "livekit_restart"}) == 1
+        assert await subject.metric("agent_restarts_total") == 0
+        assert await asyncio.to_thread(_ends, job), "who did not hear was not killed"
+    finally:
+        await subject.close()
+
+
+async def _claim(subject: Supervised) -> dict[str, int]:
+    room = await subject.room("room")
+    assert room is not None
+    assert room["claim"] is not None
+    claim: dict[str, int] = room["claim"]
+    return claim
+
+
+def _job(subject: Supervised) -> psutil.Process:
+    """The process that holds the room, as the daemon remembers it."""
+    with contextlib.closing(sqlite3.connect(subject.state / "supervisor.db")) as store:
+        ((pid,),) = store.execute("SELECT job_pid FROM claims")
+    return psutil.Process(pid)
+
+
+def _ends(process: psutil.Process) -> bool:
+    _, alive = psutil.wait_procs([process], timeout=10)
+    return not alive
