@@ -88,9 +88,9 @@ class _Intake:
         bus = EventBus()
         bus.subscribe(_metrics())
         bus.subscribe(_check)
-        self.receive = WebhookIntake(WebhookReceiver(KEYS, MAX_AGE), bus, lambda _, room: self._wake(room)).receive
+        self.receive = WebhookIntake(WebhookReceiver(KEYS, MAX_AGE), bus, self._notice).receive
 
-    def _wake(self, room: str) -> None:
+    def _notice(self, _event: str, room: str) -> None:
         hold(bool(room), "a room without a name")
         room.encode()
         self.woken.append(room)
