@@ -39,7 +39,7 @@ lint: setup  ## lint, types and layers
 	@PYTHONPATH=agent $(BIN)/lint-imports --no-logo
 
 soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
-	@SUPERVISOR_SOAK=1 $(PYTEST) -m soak -v -rP --durations=0
+	@SUPERVISOR_SOAK=1 $(PYTEST) -n $(or $(JOBS),2) --dist loadfile -m soak -v -rP --durations=0
 
 bench: setup server  ## measure: claims, rooms, recovery
 	@$(BIN)/python -m tests.bench
