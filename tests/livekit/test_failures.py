@@ -130,6 +130,8 @@ async def test_a_job_that_hangs_or_dies_is_replaced_and_costs_nobody_else(
     if how == "hang":
         hung = {"kind": "hung_job", "resolution": "terminated"}
         assert await shared.daemon.metric("conflicts_total", hung) == ROUNDS
+        timed = await shared.daemon.metric("conflict_resolution_seconds_count", {"kind": "hung_job"})
+        assert timed == ROUNDS
     assert await shared.daemon.metric("conflicts_unresolved") == 0
 
 

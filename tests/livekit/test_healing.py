@@ -96,6 +96,7 @@ async def test_a_killed_worker_is_replaced_and_its_ghost_goes(supervised: Superv
     assert await supervised.metric("agent_restarts_total", {"reason": "signal"}) == 1
     assert await supervised.metric("recovery_seconds_count", {"cause": "worker_death"}) == 1
     assert await supervised.metric("conflicts_total", {"kind": "ghost_agent", "resolution": "evicted"}) == 1
+    assert await supervised.metric("conflict_resolution_seconds_count", {"kind": "ghost_agent"}) == 1
     assert await supervised.metric("conflicts_unresolved") == 0
 
 
