@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from supervisor.core.by_agent import ByAgent
 from supervisor.core.model import Claim, ClaimOutcome, ClaimState
 
 PENDING_SECONDS = 15.0
@@ -58,7 +59,7 @@ class ClaimTable:
     """All claims of one supervisor."""
 
     def __init__(self, epoch: int = 0) -> None:
-        self._claims: dict[str, Claim] = {}
+        self._claims: ByAgent[Claim] = ByAgent()
         self._epoch = epoch
         self._frozen_until = 0.0
         self._over: OrderedDict[str, None] = OrderedDict()
@@ -69,10 +70,13 @@ class ClaimTable:
         return self._claims.get(room)
 
     def all(self) -> tuple[Claim, ...]:
-        return tuple(self._claims.values())
+        return tuple(self._claims)
 
     def of_agent(self, agent_id: str) -> tuple[Claim, ...]:
-        return tuple(c for c in self._claims.values() if c.agent_id == agent_id)
+        return tuple(self._claims.of_agent(agent_id))
+
+    def count(self, agent_id: str) -> int:
+        return len(self._claims.of_agent(agent_id))
 
     @property
     def epoch(self) -> int:
@@ -89,7 +93,7 @@ class ClaimTable:
         self._frozen_until = max(self._frozen_until, until)
         for room, claim in self._claims.items():
             if claim.expires_at < until:
-                self._claims[room] = replace(claim, expires_at=until)
+                self._claims.put(room, replace(claim, expires_at=until))
 
     # --- changes ---
 
@@ -98,7 +102,7 @@ class ClaimTable:
         self._epoch = max(self._epoch, epoch)
         for claim in claims:
             self._epoch = max(self._epoch, claim.epoch)
-            self._claims[claim.room] = replace(claim, expires_at=expires_at)
+            self._claims.put(claim.room, replace(claim, expires_at=expires_at))
 
     def request(
         self,
@@ -115,7 +119,7 @@ class ClaimTable:
             return Answer(ClaimOutcome.GRANTED if own else ClaimOutcome.HELD, held)
         if draining:
             return Answer(ClaimOutcome.DRAINING, None)
-        if max_rooms and len(self.of_agent(request.agent_id)) >= max_rooms:
+        if max_rooms and self.count(request.agent_id) >= max_rooms:
             return Answer(ClaimOutcome.FULL, None)
         if self.is_over(request.job_id):
             return Answer(ClaimOutcome.ERROR, None)
@@ -130,7 +134,7 @@ class ClaimTable:
             dispatch_id=request.dispatch_id,
             since=now,
         )
-        self._claims[request.room] = claim
+        self._claims.put(request.room, claim)
         return Answer(ClaimOutcome.GRANTED, claim)
 
     def arrive(self, job: JobArrival, now: float, timeout: float) -> Claim | None:
@@ -165,7 +169,7 @@ class ClaimTable:
             joined=job.joined or (held.joined if held else False),
             since=held.since if held else now,
         )
-        self._claims[job.room] = claim
+        self._claims.put(job.room, claim)
         return claim
 
     def heartbeat(self, room: str, job_id: str, now: float, timeout: float) -> bool:
@@ -185,7 +189,7 @@ class ClaimTable:
 
     def revoke(self, room: str) -> Claim | None:
         """Take the room away from its holder for good: that job can never hold it again."""
-        claim = self._claims.pop(room, None)
+        claim = self._claims.pop(room)
         if claim is not None:
             self.end(claim.job_id)
         return claim
@@ -203,10 +207,10 @@ class ClaimTable:
         """Claims past their deadline.  They stay in the table until released or revoked."""
         if self.frozen(now):
             return ()
-        return tuple(c for c in self._claims.values() if now >= c.expires_at)
+        return tuple(c for c in self._claims if now >= c.expires_at)
 
     def next_expiry(self) -> float | None:
-        return min((c.expires_at for c in self._claims.values()), default=None)
+        return min((c.expires_at for c in self._claims), default=None)
 
     # --- inside ---
 
@@ -224,7 +228,7 @@ class ClaimTable:
         claim = self._claims.get(room)
         if claim is None or claim.job_id != job_id:
             return False
-        self._claims[room] = replace(claim, **changes)  # type: ignore[arg-type]
+        self._claims.put(room, replace(claim, **changes))  # type: ignore[arg-type]
         return True
 
     def _next_epoch(self) -> int:

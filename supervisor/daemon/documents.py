@@ -93,7 +93,7 @@ class Documents:
             "since": self._wall(worker.since),
             "ready": worker.state is WorkerState.READY,
             "restarts": worker.restarts,
-            "jobs": len(self._book.table.of_agent(worker.spec.id)),
+            "jobs": self._book.table.count(worker.spec.id),
             "memory_bytes": worker.memory_bytes,
         }
 

@@ -31,17 +31,14 @@ class Gauges:
         metrics.before_scrape(self.refresh)
 
     def refresh(self) -> None:
-        held: dict[str, int] = {}
-        for claim in self._book.table.all():
-            held[claim.agent_id] = held.get(claim.agent_id, 0) + 1
         for worker in self._workers.all():
             self._metrics.agent(
                 worker.spec.id,
                 up=worker.handle is not None,
                 ready=worker.state is WorkerState.READY,
                 state=worker.state,
-                jobs=len(self._book.jobs_of(worker.spec.id)),
-                claims=held.get(worker.spec.id, 0),
+                jobs=self._book.job_count(worker.spec.id),
+                claims=self._book.table.count(worker.spec.id),
                 max_rooms=worker.spec.max_rooms,
                 memory_bytes=worker.memory_bytes,
                 memory_limit_bytes=worker.spec.policy.memory_limit,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from supervisor.core.by_agent import ByAgent
 from supervisor.core.claims import Answer, ClaimTable, JobArrival, JobRequest
 from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import Claim, ClaimOutcome, ClaimState, DeadJob, JobDeath
@@ -92,7 +93,7 @@ class ClaimBook:
         self._clock = clock
         self._worker_hung = worker_hung
         self._rooms: RoomListener | None = None
-        self._jobs: dict[str, Job] = {}
+        self._jobs: ByAgent[Job] = ByAgent()
 
     def listen(self, rooms: RoomListener) -> None:
         """Tell ``rooms`` of changes; once, before anything else happens."""
@@ -135,7 +136,7 @@ class ClaimBook:
             in_worker=False,
             timeout=timeout,
         )
-        self._jobs[job.job_id] = job
+        self._jobs.put(job.job_id, job)
         job.stop_watching = self._watch.watch(job.pid, lambda: self._died(job))
 
     # --- job requests ---
@@ -236,7 +237,7 @@ class ClaimBook:
             timeout=timeout,
             link=link,
         )
-        self._jobs[job.job_id] = job
+        self._jobs.put(job.job_id, job)
         job.stop_watching = self._watch.watch(job.pid, lambda: self._died(job))
         return job
 
@@ -293,7 +294,10 @@ class ClaimBook:
         )
 
     def jobs_of(self, agent_id: str) -> tuple[Job, ...]:
-        return tuple(job for job in self._jobs.values() if job.agent_id == agent_id)
+        return tuple(self._jobs.of_agent(agent_id))
+
+    def job_count(self, agent_id: str) -> int:
+        return len(self._jobs.of_agent(agent_id))
 
     # --- ends ---
 
@@ -337,7 +341,7 @@ class ClaimBook:
         now = self._clock()
         for claim in self.table.expired(now):
             self._expire(claim, now)
-        for job in [j for j in self._jobs.values() if j.kill_at is not None and now >= j.kill_at]:
+        for job in [j for j in self._jobs if j.kill_at is not None and now >= j.kill_at]:
             self._kill(job)
 
     def _expire(self, claim: Claim, now: float) -> None:
@@ -390,7 +394,7 @@ class ClaimBook:
         self.rooms.note_death(_over(job, job.cause, now))
 
     def _forget(self, job_id: str) -> Job | None:
-        job = self._jobs.pop(job_id, None)
+        job = self._jobs.pop(job_id)
         if job is not None and job.stop_watching is not None:
             job.stop_watching()
         return job

@@ -254,7 +254,7 @@ class WorkerReconciler:
 
     def _view(self, worker: Worker) -> AgentView:
         full = bool(worker.spec.max_rooms) and (
-            len(self._book.table.of_agent(worker.spec.id)) >= worker.spec.max_rooms
+            self._book.table.count(worker.spec.id) >= worker.spec.max_rooms
         )
         return AgentView(
             id=worker.spec.id,
@@ -457,7 +457,7 @@ class WorkerReconciler:
     def _count_rooms(self, worker: Worker) -> None:
         """More rooms than it may have: jobs taken while no daemon answered, or a lower limit by now."""
         limit = worker.spec.max_rooms
-        over = bool(limit) and len(self._book.table.of_agent(worker.spec.id)) > limit
+        over = bool(limit) and self._book.table.count(worker.spec.id) > limit
         if over and not worker.over_limit:
             kind, agent_id = ConflictKind.TOO_MANY_ROOMS, worker.spec.id
             self._bus.publish(ConflictDetected(kind=kind, agent_id=agent_id))
