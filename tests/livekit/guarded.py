@@ -267,3 +267,12 @@ async def participants(livekit: api.LiveKitAPI, room: str) -> list[api.Participa
 async def agents(livekit: api.LiveKitAPI, room: str) -> list[api.ParticipantInfo]:
     everyone = await participants(livekit, room)
     return [p for p in everyone if p.kind == api.ParticipantInfo.Kind.AGENT]
+
+
+async def nobody(
+    who: Callable[[api.LiveKitAPI, str], Awaitable[list[api.ParticipantInfo]]],
+    livekit: api.LiveKitAPI,
+    room: str,
+) -> bool:
+    """Whoever has left may be listed for a moment more."""
+    return await who(livekit, room) == []

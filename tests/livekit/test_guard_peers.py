@@ -48,7 +48,7 @@ async def daemon(tmp_path: Path, runtime_dir: Path) -> AsyncIterator[Supervised]
         str(runtime_dir / "guard.sock"),
         json.dumps(HELLOS),
     ]
-    agents = [
+    agents: list[dict[str, Any]] = [
         {"id": "quiet", "command": ["sleep", "600"], "rooms": []},
         {"id": "deaf", "command": speaker, "rooms": [], "heartbeat": {"interval": "500ms", "timeout": "10s"}},
     ]

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,11 @@ from tests.livekit.guarded import (
     agents,
     dispatch,
     eventually,
+    nobody,
     server_api,
 )
 from tests.livekit.server import LiveKitServer
+from tests.livekit.versions import VERSIONS, python_with
 
 SCRIPT = """
 from livekit import rtc
@@ -56,10 +59,9 @@ async def entrypoint(ctx: JobContext) -> None:
         words.add_message(role="user", content=event.text)
         await session.current_agent.update_chat_ctx(words)
         session.history.add_message(role="user", content=event.text)
-        said, past = (
-            [m.text_content for m in chat.messages() if m.role == "user"] for chat in (words, session.history)
-        )
-        known = any(m.text_content == "known from the start" for m in words.messages())
+        messages = [[m for m in chat.items if m.type == "message"] for chat in (words, session.history)]
+        said, past = ([m.text_content for m in chat if m.role == "user"] for chat in messages)
+        known = any(m.text_content == "known from the start" for m in messages[0])
         say("HEARD", event.participant.identity, said, past == said, known)
 
     session.on("close", lambda event: say("CLOSED", event.reason.value))
@@ -75,15 +77,20 @@ if __name__ == "__main__":
 _rooms = itertools.count()
 
 
+@pytest.fixture(scope="module", params=VERSIONS)
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return python_with(request.param, tmp_path_factory)
+
+
 @pytest.fixture(scope="module")
 def worker(
-    livekit_server: LiveKitServer, tmp_path_factory: pytest.TempPathFactory
+    livekit_server: LiveKitServer, python: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[GuardedWorker]:
     script = tmp_path_factory.mktemp("worker") / "script.py"
     script.write_text(SCRIPT)
     with (
         tempfile.TemporaryDirectory(prefix="lks-", dir="/tmp") as runtime,
-        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server) as worker,
+        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server, python=python) as worker,
     ):
         yield worker
 
@@ -145,7 +152,7 @@ class Call:
 
     async def gone(self) -> None:
         await self.daemon.until(lambda: self.job.heard("goodbye"))
-        assert await agents(self.livekit, self.room) == []
+        await eventually(partial(nobody, agents, self.livekit, self.room))
 
 
 MakeCall = Callable[..., "contextlib.AbstractAsyncContextManager[Call]"]

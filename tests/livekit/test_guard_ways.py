@@ -18,6 +18,7 @@ from tests.livekit.guarded import (
     server_api,
 )
 from tests.livekit.server import LiveKitServer
+from tests.livekit.versions import VERSIONS, python_with
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ if __name__ == "__main__":
 )
 
 
+@pytest.fixture(scope="module", params=VERSIONS)
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return python_with(request.param, tmp_path_factory)
+
+
 @pytest.fixture
 async def daemon(runtime_dir: Path) -> AsyncIterator[StandInDaemon]:
     async with StandInDaemon(runtime_dir / "guard.sock") as daemon:
@@ -148,14 +154,24 @@ async def daemon(runtime_dir: Path) -> AsyncIterator[StandInDaemon]:
     ],
 )
 async def test_it_runs_guarded(
-    way: Way, forced: str | None, daemon: StandInDaemon, livekit_server: LiveKitServer, tmp_path: Path
+    way: Way,
+    forced: str | None,
+    python: str,
+    daemon: StandInDaemon,
+    livekit_server: LiveKitServer,
+    tmp_path: Path,
 ) -> None:
     for name, text in way.files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    room, name = f"room-{way.script}", forced or "mine"
+    room, name = tmp_path.name, forced or "mine"
     with GuardedWorker(
-        tmp_path / way.script, daemon.path, livekit_server, name=forced, arguments=way.arguments
+        tmp_path / way.script,
+        daemon.path,
+        livekit_server,
+        name=forced,
+        arguments=way.arguments,
+        python=python,
     ) as worker:
         guard = await daemon.registered()
         assert guard.hello["executor"] == way.executor
