@@ -26,6 +26,9 @@ _BOOT = "tests/process/test_systemd_boot.py"
 
 RUN_ELSEWHERE = {
     "make run": "tests/livekit/test_daemon.py::test_ctrl_c_in_development_ends_all_of_it_within_10_seconds",
+    "livekit-supervisor --install-completion": (
+        "tests/unit/test_cli_terminal.py::test_the_shell_completes_commands_and_agents"
+    ),
     "make demo": "tests/livekit/test_demo.py::test_the_room_ends_with_exactly_one_audible_agent",
     "livekit-supervisor run": f"{_WHEEL}::test_check_run_status_diagnose_a_conflict_and_stop",
     "python3 -m venv /opt/livekit-supervisor": f"{_WHEEL}::test_the_documents_way_to_install",
@@ -66,13 +69,14 @@ RUN_ELSEWHERE = {
 
 NOT_RUN = {
     "make test": "it is what runs this",
-    "make bench": "takes minutes; that its parts run is tested by hand, its figures say when",
+    "make bench": "takes half an hour; what it printed is docs/benchmarks.md",
     ".venv/bin/python -m tests.bench claims --quick": "takes minutes; its arguments are parsed",
     ".venv/bin/python -m tests.bench --json FILE": "takes half an hour; its arguments are parsed",
     "make grafana DOCS=https://git.example.org/livekit-supervisor/blob/main/docs": (
         "writes into the checkout; tests/observability compares what it would write, for other addresses, too"
     ),
     "docker compose up -d": "its images are not to be had here; the file is checked for its structure",
+    "python -m tests.pictures": "takes the pictures anew; tests/unit/test_documents.py looks at them",
     "python agent.py console": "livekit-agents' own, with a microphone",
     **dict.fromkeys(("df -h", "df -i", "free -m", "journalctl -k"), "looks at the reader's machine"),
     **dict.fromkeys(

@@ -5,6 +5,7 @@ Commands that only look are run; those that act are tested elsewhere, and here t
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shlex
@@ -22,6 +23,7 @@ from typer.core import TyperCommand, TyperGroup
 from supervisor.cli import schema
 from supervisor.cli.app import app
 from supervisor.config import ConfigError, load
+from tests.bench import __main__ as bench
 from tests.documents import (
     COMMAND,
     DOCUMENTS,
@@ -153,6 +155,75 @@ def test_what_only_looks_is_run(arguments: tuple[str, ...], tmp_path: Path) -> N
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+@pytest.mark.parametrize(("target", "command"), [("run", "run --dev"), ("demo", "demo")])
+def test_what_make_does(target: str, command: str) -> None:
+    """The two targets that are tested as the command that they are."""
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == f"exec .venv/bin/{COMMAND} {command}"
+
+
+def test_the_arguments_of_the_bench_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [line for _, line in typed() if "-m tests.bench" in line]
+    assert len(lines) == 2
+    for line in lines:
+        monkeypatch.setattr(sys, "argv", shlex.split(line)[2:])
+        arguments = bench._arguments()
+        assert set(arguments.parts) <= bench.PARTS.keys()
+
+
+# --- figures and pictures -------------------------------------------------------------------------------
+
+
+def test_what_the_demo_is_shown_to_print_is_in_its_picture() -> None:
+    """Both of one run: the README's table, word for word."""
+    [block] = blocks(*SHOWN)
+    drawn = drawn_text(ROOT / "docs/pictures/demo.svg")
+    for line in block.text.splitlines():
+        assert "".join(line.split()) in drawn, line
+
+
+def drawn_text(picture: Path) -> str:
+    """Of an SVG, without its spaces, in the order of the lines."""
+    pieces = re.findall(
+        r'<text class="[^"]+" x="([\d.]+)" y="([\d.]+)"[^>]*>(.*?)</text>', picture.read_text()
+    )
+    pieces.sort(key=lambda piece: (float(piece[1]), float(piece[0])))
+    return "".join(html.unescape(text) for _, _, text in pieces).replace("\xa0", "").replace(" ", "")
+
+
+def test_pictures_are_small_and_ask_nobody_for_anything() -> None:
+    pictures = [ROOT / "docs/pictures/demo.svg", ROOT / "docs/pictures/status-page.png"]
+    assert sorted((ROOT / "docs/pictures").iterdir()) == pictures
+    assert all(1_000 < picture.stat().st_size <= 150_000 for picture in pictures)
+    assert pictures[1].read_bytes().startswith(b"\x89PNG")
+    svg = pictures[0].read_text()
+    assert not re.search(r"url\((?!#)|href=|<script|src=", svg)
+
+
+def measured(heading: str, row: str, column: int) -> float:
+    """A figure of the benchmarks."""
+    section = (ROOT / "docs/benchmarks.md").read_text().partition(f"### {heading}\n")[2]
+    [line] = re.findall(rf"^\| {re.escape(row)} +\|.*", section.partition("\n### ")[0], re.MULTILINE)[:1]
+    return float(line.split("|")[column].replace(",", ""))
+
+
+def test_the_figures_of_the_comparison_are_those_of_the_benchmarks() -> None:
+    compared = (ROOT / "README.md").read_text().partition("## How it compares")[2].partition("\n## ")[0]
+    death = "From a worker's death to its successor"
+    for text in (
+        f"after {measured(death, 'supervisord', 3) / 1000:.1f} s (supervisord)",
+        f"{measured(death, 'circus, check_delay = 5 s', 3) / 1000:.1f} s (circus by default",
+        f"{measured(death, 'circus, check_delay = 0.1 s', 3):.0f} ms when it looks ten times a second",
+        f"after {measured(death, 'livekit-supervisor', 3):.0f} ms |",
+        f"{measured('An idle daemon', 'supervisord', 4):.0f} and",
+        f"and {measured('An idle daemon', 'circus, check_delay = 5 s', 4):.0f} MiB",
+        f"| {measured('An idle daemon', 'livekit-supervisor', 4):.0f} MiB |",
+    ):
+        assert text in compared, f"not in the README: {text}"
 
 
 # --- configurations -------------------------------------------------------------------------------------
