@@ -32,6 +32,7 @@ RUN_ELSEWHERE = {
     "make demo": "tests/livekit/test_demo.py::test_the_room_ends_with_exactly_one_audible_agent",
     "livekit-supervisor run": f"{_WHEEL}::test_check_run_status_diagnose_a_conflict_and_stop",
     "python3 -m venv /opt/livekit-supervisor": f"{_WHEEL}::test_the_documents_way_to_install",
+    "pip install .": f"{_WHEEL}::test_the_documents_way_to_install",
     "/opt/livekit-supervisor/bin/pip install .": f"{_WHEEL}::test_the_documents_way_to_install",
     "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct) python -m hatchling build": (
         "tests/unit/test_packaging.py::test_the_documents_way_to_build"
