@@ -8,7 +8,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 # Debian packages that the tests need, as PACKAGE or PACKAGE:COMMAND.
-TEST_TOOLS := chromium:chromium systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool
+TEST_TOOLS := chromium:chromium systemd:systemd-analyze prometheus:promtool prometheus-alertmanager:amtool \
+              redis-server:redis-server
 
 .PHONY: help setup tools server run demo test lint soak bench chaos fuzz grafana lock clean
 
@@ -41,7 +42,7 @@ lint: setup  ## lint, types and layers
 soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
 	@SUPERVISOR_SOAK=1 $(PYTEST) -n $(or $(JOBS),2) --dist loadfile -m soak -v -rP --durations=0
 
-bench: setup server  ## measure: claims, rooms, recovery
+bench: setup server  ## measure: processes, claims, rooms, recovery, scrapes
 	@$(BIN)/python -m tests.bench
 
 chaos: setup server  ## random faults: MINUTES=10 on the real server, with a report, then STEPS=2000000 on its model

@@ -1,4 +1,4 @@
-"""``python -m tests.bench [process] [claims] [rooms] [--quick] [--json FILE]``."""
+"""``python -m tests.bench [process] [claims] [rooms] [scrape] [--quick] [--json FILE]``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from tests import leaks
-from tests.bench import claims, machine, process, rooms
+from tests.bench import claims, machine, process, rooms, scrape
 from tests.bench.ground import Ground
 
 Part = Callable[[Ground], Coroutine[Any, Any, None]]
 
-PARTS: dict[str, Part] = {"process": process.run, "claims": claims.run, "rooms": rooms.run}
+PARTS: dict[str, Part] = {
+    "process": process.run,
+    "claims": claims.run,
+    "rooms": rooms.run,
+    "scrape": scrape.run,
+}
 
 
 def main() -> int:

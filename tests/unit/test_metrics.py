@@ -371,7 +371,7 @@ def test_plain_text_for_everybody_else(metrics: Metrics, accept: str) -> None:
 
 
 def test_a_scrape_costs_the_same_for_no_room_and_for_10_000() -> None:
-    """Its time is shown by the bench; here, that there is nothing in it that grows."""
+    """What it asks of the daemon is in ``tests/simulation/test_scrape_cost.py``, its time in the bench."""
     metrics = Metrics(f"agent-{n:08d}-49a8-4982-8e36-0f1146f9a66e" for n in range(100))
     empty, _ = metrics.render(OPENMETRICS)
     metrics.rooms({RoomState.HEALTHY: 10_000})
