@@ -17,7 +17,15 @@ import typer
 
 from supervisor import __version__
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.cli.screen import console, print_error, print_json, survive_any_text
+from supervisor.cli.screen import (
+    CANNOT_BE_WRITTEN,
+    console,
+    open_what_is_closed,
+    print_error,
+    print_json,
+    survive_any_text,
+    write_no_more,
+)
 
 if TYPE_CHECKING:
     from supervisor.cli.actions import Action
@@ -544,6 +552,7 @@ def clean_up(
 
 
 def main() -> None:
+    open_what_is_closed()
     survive_any_text()
     sys.exit(_guarded(lambda: app(prog_name="livekit-supervisor")))
 
@@ -560,9 +569,15 @@ def _guarded(command: Callable[[], None]) -> int:
         print_error(error.message)
         return error.code
     except BrokenPipeError:
-        # Whoever read us has left (``| head``).  Nothing more can be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read us has left (``| head``).
+        write_no_more()
         return ExitCode.FINE
+    except OSError as error:
+        if error.errno not in CANNOT_BE_WRITTEN:
+            raise
+        write_no_more()
+        print_error(f"the output cannot be written: {error.strerror}")
+        return ExitCode.WRONG
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else ExitCode.FINE
     return ExitCode.FINE

@@ -135,6 +135,10 @@ def own_program() -> str:
 
 
 def _filled_in(text: str, config: Path, program: str) -> str:
+    if not Path(program).is_absolute():
+        raise CliError(
+            f"{program}: name the program by its whole path: systemd has no PATH of yours", ExitCode.USAGE
+        )
     for path in (str(config), program):
         if any(character in path for character in " \t\n\"'\\%$"):
             raise CliError(f"{path}: systemd would take this path apart; choose another", ExitCode.USAGE)

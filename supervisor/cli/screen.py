@@ -6,7 +6,9 @@ terminal, and never with ``NO_COLOR``.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -14,6 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+CANNOT_BE_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""A full disk behind ``>``: no defect of ours."""
 
 GOOD, WARN, BAD, QUIET = "green", "yellow", "bold red", "dim"
 
@@ -54,6 +59,23 @@ def print_json(document: Mapping[str, object], *, one_line: bool = False) -> Non
 
 def print_error(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
+
+
+def open_what_is_closed() -> None:
+    """``>&-``: what is said there is said to nobody, and no file that is opened later takes its place."""
+    for descriptor, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            mode = "r" if descriptor == 0 else "w"
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))
+
+
+def write_no_more() -> None:
+    """Nothing more can be written, not even at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def survive_any_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -611,6 +612,32 @@ def test_a_terminal_without_unicode(config: Path, daemon: Daemon) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">/dev/full", 1, "the output cannot be written: No space left on device\n"),
+        (">&-", 0, ""),
+        ("2>&- >/dev/null", 0, ""),
+        ("<&- >/dev/null", 0, ""),
+        ("| head -n 0", 0, ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "status --json", "schema"])
+def test_an_output_that_takes_nothing(
+    config: Path, daemon: Daemon, command: str, redirection: str, code: int, told: str
+) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m supervisor {command} {redirection}"],
+        cwd=CHECKOUT,
+        env={"LIVEKIT_SUPERVISOR_CONFIG": str(config), "PATH": os.defpath},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_the_other_supervisor_in_the_environment(

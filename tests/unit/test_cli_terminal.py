@@ -121,6 +121,17 @@ def test_watch_is_a_live_screen_that_outlives_the_daemon(
     assert "Traceback" not in watched.text
 
 
+def test_breaking_off_the_wait_is_no_traceback_and_undoes_nothing(
+    config: Path, daemon: Daemon, terminals: list[Terminal]
+) -> None:
+    terminals.append(waiting := Terminal(config, "stop", "Agent_66"))
+    waiting.until("Ctrl-C stops waiting")
+    waiting.program.send_signal(signal.SIGINT)
+    assert waiting.end() == 130
+    assert "Traceback" not in waiting.text
+    assert [name for name, _ in daemon.commands] == ["stop"]
+
+
 def test_a_check_tells_what_takes_so_long(config: Path, terminals: list[Terminal], tmp_path: Path) -> None:
     """An agent's Python that waits until it is let go."""
     gate = tmp_path / "gate"

@@ -128,6 +128,12 @@ def test_a_path_that_systemd_would_take_apart(write: Write, program: str) -> Non
         plan(write(), program=program)
 
 
+@pytest.mark.parametrize("program", ["livekit-supervisor", "./bin/livekit-supervisor"])
+def test_a_program_is_named_by_its_whole_path(write: Write, program: str) -> None:
+    with pytest.raises(CliError, match="by its whole path"):
+        plan(write(), program=program)
+
+
 def test_what_is_shown_is_what_is_written(write: Write, tmp_path: Path) -> None:
     made = install_service.plan(write(), {}, user=False, program="/usr/bin/true", root=tmp_path / "root")
     install_service.write(made.units)
