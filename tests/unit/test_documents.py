@@ -226,6 +226,22 @@ def test_the_figures_of_the_comparison_are_those_of_the_benchmarks() -> None:
         assert text in compared, f"not in the README: {text}"
 
 
+def how_often() -> list[tuple[str, ...]]:
+    table = (ROOT / "docs/testing.md").read_text().partition("## How often")[2].partition("\n## ")[0]
+    return re.findall(r"^\| [^|]+ \| ([\d,]+) \| ([\d,]+) \| `([^`]+)` \|$", table, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("test", "soak", "file"), how_often())
+def test_it_is_played_as_often_as_is_said(test: str, soak: str, file: str) -> None:
+    text = (ROOT / file).read_text().replace("_", "")
+    few, many = test.replace(",", ""), soak.replace(",", "")
+    assert re.search(rf"times\((test=)?{few}, soak={many}\)", text), file
+
+
+def test_what_is_played_is_told() -> None:
+    assert len(how_often()) == 10
+
+
 # --- configurations -------------------------------------------------------------------------------------
 
 
