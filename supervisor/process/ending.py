@@ -7,35 +7,22 @@ ourselves or those that we descend from.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from supervisor.process import lock
-from supervisor.process.files import FileRefused
 from supervisor.process.pidfd import Pidfd
-from supervisor.process.procfs import (
-    Identity,
-    Marked,
-    Stat,
-    ancestors,
-    environment,
-    pids,
-    read_stat,
-    read_table,
-)
+from supervisor.process.procfs import Identity, Marked, Stat, ancestors, read_table
+from supervisor.process.sight import Sight, children_in, shared_sight
 
 PATIENCE = 1.0
 """Seconds until a killed process that is still there counts as one that will not die."""
 
 _PAUSE = 0.002
 _LONGEST_PAUSE = 0.02
-_LISTINGS = 10
 _DOUBTS = 3
 """Looks that found none, and could have missed one, until none counts as none."""
 
@@ -66,35 +53,42 @@ class Prey:
         """Note who descends from the roots now: when those are gone, nothing else may tell."""
         table = read_table()
         found = {root.pid for root in self.roots if (s := table.get(root.pid)) and s.identity == root}
-        _add_descendants(found, {1, os.getpid()}, table)
+        _add_descendants(found, {1, os.getpid()}, children_in(table))
         self._known.update({pid: table[pid].start_ticks for pid in found})
 
-    def look(self) -> list[Stat]:
+    def catch(self, killed: dict[int, None]) -> list[Stat]:
+        """As :meth:`look`; and who is plainly meant is killed when it is seen: later it has forked again."""
+
+        def strike(stat: Stat, block: bytes) -> None:
+            meant = self._is_named(stat) or (self.marked is not None and self.marked(block))
+            if meant and stat.pid not in spared and stat.is_alive and kill(stat.identity):
+                killed[stat.pid] = None
+
+        spared = {1, os.getpid(), *ancestors(os.getpid(), read_table())}
+        return self.look(Sight(self.since, at_once=strike))
+
+    def look(self, sight: Sight | None = None) -> list[Stat]:
         """Those that are alive now, eldest first: who is gone does not see its children die."""
-        table, found = self._read()
+        sight = sight or Sight(self.since)
+        table = sight.table
+        found = self._meant(sight)
         found.update(self._in_their_sessions(table))
-        spared = {1, os.getpid(), *ancestors(os.getpid(), table)}
-        found -= spared
-        _add_descendants(found, spared, table)
+        found -= sight.spared
+        _add_descendants(found, sight.spared, sight.children)
         self._known.update({pid: table[pid].start_ticks for pid in found})
-        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: s.start_ticks)
+        return sorted((table[p] for p in found if table[p].is_alive), key=lambda s: (s.start_ticks, s.pid))
 
-    def _read(self) -> tuple[dict[int, Stat], set[int]]:
-        """All processes, and those of them that are meant themselves."""
-        table: dict[int, Stat] = {}
-        found: set[int] = set()
-        self.unsure = False
-        holders = _holders(self.lock_path) if self.lock_path is not None else ()
-        for pid in _all_pids():
-            stat = read_stat(pid)
-            if stat is None:
-                self.unsure = True
-                continue
-            table[pid] = stat
-            # At once, not after the whole table: it may be gone in a millisecond, and its child look like it.
-            if pid in holders or self._is_named(stat) or self._carries(stat):
-                found.add(pid)
-        return table, found
+    def _meant(self, sight: Sight) -> set[int]:
+        """Who is meant for what is known of it itself."""
+        found = {pid for pid, stat in sight.table.items() if self._is_named(stat)}
+        if self.lock_path is not None:
+            found |= sight.holders(self.lock_path)
+        self.unsure = sight.missed
+        if self.marked is not None:
+            young = {pid for pid, stat in sight.table.items() if stat.start_ticks >= self.since}
+            self.unsure |= not young.isdisjoint(sight.doubtful)
+            found |= {p for p, block in sight.environments.items() if p in young and self.marked(block)}
+        return found
 
     def _is_named(self, stat: Stat) -> bool:
         return self._known.get(stat.pid) == stat.start_ticks or stat.identity in self.roots
@@ -109,14 +103,6 @@ class Prey:
             if stat.session in led and stat.start_ticks >= led[stat.session]:
                 yield stat.pid
 
-    def _carries(self, stat: Stat) -> bool:
-        if self.marked is None or stat.is_kernel_thread or stat.start_ticks < self.since:
-            return False
-        block = environment(stat.pid) if stat.is_alive else b"-"
-        if block == b"" or (block is None and read_stat(stat.pid) is None):
-            self.unsure = True
-        return bool(block) and self.marked(block or b"")
-
 
 def _may_lead(root: Identity, table: Mapping[int, Stat]) -> bool:
     """Not when the number is another one's by now: then its session is gone, too."""
@@ -124,47 +110,30 @@ def _may_lead(root: Identity, table: Mapping[int, Stat]) -> bool:
     return leader is None or leader.identity == root
 
 
-def _all_pids() -> Iterator[int]:
-    """Also of those that are born while one goes through the others."""
-    seen: set[int] = set()
-    for _ in range(_LISTINGS):
-        new = sorted(set(pids()) - seen)
-        if not new:
-            return
-        seen.update(new)
-        yield from new
-
-
-def _add_descendants(found: set[int], spared: set[int], table: Mapping[int, Stat]) -> None:
-    children = defaultdict(list)
-    for stat in table.values():
-        children[stat.ppid].append(stat.pid)
+def _add_descendants(found: set[int], spared: set[int], children: Mapping[int, list[int]]) -> None:
     unseen = list(found)
     while unseen:
-        new = [pid for pid in children[unseen.pop()] if pid not in found and pid not in spared]
+        new = [p for p in children.get(unseen.pop(), ()) if p not in found and p not in spared]
         found.update(new)
         unseen.extend(new)
-
-
-def _holders(path: Path) -> tuple[int, ...]:
-    """The cheap question first: nearly always nobody holds it."""
-    with contextlib.suppress(FileRefused):
-        return lock.holders(path) if lock.is_held(path) else ()
-    return ()
 
 
 async def end(prey: Prey, patience: float = PATIENCE) -> Ended:
     """SIGKILL them, and whoever appears meanwhile, until there is none or ``patience`` is over."""
     deadline = time.monotonic() + patience
     killed: dict[int, None] = {}
-    pause, doubts = _PAUSE, 0
+    seen: set[int] = set()
+    pause, doubts, chasing = _PAUSE, 0, False
     while True:
-        alive = prey.look()
+        alive = prey.catch(killed) if chasing else prey.look(await shared_sight(prey.since))
         doubts = doubts + 1 if prey.unsure and not alive else 0
         if not alive and not 0 < doubts <= _DOUBTS:
             return Ended(tuple(killed), ())
         if alive and time.monotonic() >= deadline:
             return Ended(tuple(killed), tuple(stat.pid for stat in alive))
+        found = {stat.pid for stat in alive}
+        chasing = bool(seen) and not found <= seen
+        seen |= found
         killed.update({stat.pid: None for stat in alive if kill(stat.identity)})
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE) if alive else _PAUSE

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supervisor.process.files import FileRefused, open_own
@@ -71,21 +72,37 @@ def holders(path: Path, among: Iterable[int] | None = None) -> tuple[int, ...]:
 
     ``/proc/locks`` names who took a lock, not who has it now: the descriptors tell.
     """
-    try:
-        status = path.lstat()
-    except OSError:
-        return ()
-    file = (status.st_dev, status.st_ino)
-    return tuple(pid for pid in (pids() if among is None else among) if _holds(pid, file))
+    return OpenFiles(pids() if among is None else among).holders(path)
 
 
-def _holds(pid: int, file: tuple[int, int]) -> bool:
+class OpenFiles:
+    """Which files some processes have open: one look, for the holders of many locks."""
+
+    def __init__(self, among: Iterable[int]) -> None:
+        self._openings: defaultdict[tuple[int, int], list[tuple[int, str]]] = defaultdict(list)
+        for pid in among:
+            for number, file in _open_files(pid):
+                self._openings[file].append((pid, number))
+
+    def holders(self, path: Path) -> tuple[int, ...]:
+        try:
+            status = path.lstat()
+        except OSError:
+            return ()
+        openings = self._openings.get((status.st_dev, status.st_ino), ())
+        return tuple(dict.fromkeys(pid for pid, number in openings if _has_lock(pid, number)))
+
+
+def _open_files(pid: int) -> Iterator[tuple[str, tuple[int, int]]]:
     folder = f"/proc/{pid}/fd"
     try:
         numbers = os.listdir(folder)
     except OSError:
-        return False
-    return any(_file_of(f"{folder}/{n}") == file and _has_lock(pid, n) for n in numbers)
+        return
+    for number in numbers:
+        file = _file_of(f"{folder}/{number}")
+        if file is not None:
+            yield number, file
 
 
 def _file_of(link: str) -> tuple[int, int] | None:

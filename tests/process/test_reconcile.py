@@ -101,6 +101,7 @@ async def test_taken_out_and_put_back_before_it_has_gone_it_runs_again(bench: Be
         [restarted] = crew.told(WorkerRestarted)
         assert isinstance(restarted, WorkerRestarted)
         assert restarted.reason is RestartReason.COMMAND
+        await until_async(lambda: bench.log.read_text() == "up\nup\n")
         crew.workers.stop(AGENT, drain=False)
         await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPING)
         crew.configure()
@@ -174,5 +175,5 @@ async def test_restart_during_backoff_starts_at_once(bench: Bench) -> None:
         await until_async(lambda: crew.workers.all()[0].state is WorkerState.BACKOFF)
         crew.configure(bench.spec("sleep", "300"), backoff=BackoffPolicy(60.0, 2.0, 60.0))
         crew.workers.restart(AGENT, drain=True)
-        await ready(crew)
-        assert len(processes(bench)) == 1
+        pid = await ready(crew)
+        await until_async(lambda: list(processes(bench)) == [pid])  # none is seen while it executes a program
