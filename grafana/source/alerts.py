@@ -35,21 +35,16 @@ or (
             "LiveKitSupervisorLoopStuck",
             "critical",
             "2m",
-            # A loop without anything to do does not turn: rooms and workers count only when there are some.
+            # There is always an agent to look at, and a resync looks at each.  Rooms count when there are
+            # some; that LiveKit tells nothing of one is no success, and no fault of the loop.
             """\
 time() - livekit_supervisor_reconcile_last_success_timestamp_seconds{loop="scan"} > 60
 or (
   time() - livekit_supervisor_reconcile_last_success_timestamp_seconds{loop="rooms"} > 300
-  and ignoring (loop) sum without (state) (livekit_supervisor_rooms) > 0
+  and ignoring (loop) sum without (state) (livekit_supervisor_rooms{state!="unknown"}) > 0
   and ignoring (loop) livekit_supervisor_livekit_up == 1
 )
-or (
-  time() - livekit_supervisor_reconcile_last_success_timestamp_seconds{loop="workers"} > 300
-  and ignoring (loop)
-    max without (agent_id) (
-      livekit_supervisor_agent_ready == 1 and livekit_supervisor_agent_start_duration_seconds_count > 0
-    )
-)""",
+or time() - livekit_supervisor_reconcile_last_success_timestamp_seconds{loop="workers"} > 300""",
             "The {{ $labels.loop }} loop on {{ $labels.instance }} is stuck",
             "Its last successful turn was {{ $value | humanizeDuration }} ago, while there was something to "
             "do.",

@@ -81,8 +81,6 @@ EXAMPLES: tuple[Example, ...] = (
         {
             name("reconcile_last_success_timestamp_seconds", loop="scan"): "0+10x360",
             name("reconcile_last_success_timestamp_seconds", loop="workers"): "0+10x30 300x330",
-            agent("agent_ready"): UP,
-            agent("agent_start_duration_seconds_count"): UP,
         },
         "10m10s",
         {"loop": "workers"},

@@ -338,7 +338,7 @@ def _supervisor(board: dashboards.Dashboard) -> dashboards.Dashboard:
         .with_panel(
             graph(
                 "Since each loop's last turn",
-                "A loop turns when there is something to do; scans come every few seconds.",
+                "Scans come every few seconds; agents and rooms are looked at by each resync.",
                 query(f"time() - ({turned} > 0)", "{{loop}} on {{instance}}"),
                 unit="s",
                 alert="LiveKitSupervisorLoopStuck",

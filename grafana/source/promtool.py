@@ -10,6 +10,7 @@ from grafana.source.examples import (
     NONE,
     SAMPLE_SECONDS,
     TARGET,
+    UP,
     Example,
     agent,
     healthy,
@@ -38,9 +39,19 @@ def silence() -> object:
             _silent("all is well", healthy()),
             _silent("the supervisor was restarted, and every counter with it", healthy(restarted=True)),
             _silent("absent series", {}),
+            _silent("no room but one that LiveKit tells nothing of", _unreadable_room()),
             _while_livekit_is_away(),
         ]
     )
+
+
+def _unreadable_room() -> dict[str, str]:
+    return {
+        **healthy(),
+        **{name("rooms", state=state): NONE for state in ("healthy", "missing_agent", "empty")},
+        name("rooms", state="unknown"): UP,
+        name("reconcile_last_success_timestamp_seconds", loop="rooms"): "0x360",
+    }
 
 
 def _while_livekit_is_away() -> object:

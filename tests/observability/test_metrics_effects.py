@@ -240,6 +240,7 @@ async def every_outcome_is_counted(daemon: Supervised, livekit: OddLiveKit) -> N
     async with (
         moves(daemon, "livekit_requests_total", method="list_rooms", outcome="ok"),
         moves(daemon, "livekit_request_duration_seconds_count", method="list_rooms"),
+        moves(daemon, "reconcile_total", loop="workers", outcome="ok"),  # a resync looks at agents, too
     ):
         pass
     for outcome in ("unavailable", "unauthorized", "error", "timeout"):
