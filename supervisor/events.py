@@ -90,8 +90,12 @@ class Event:
 
     def data(self) -> dict[str, object]:
         """The fields as plain values, without those that are None or empty text."""
-        pairs = ((name, getattr(self, name)) for name in _field_names(type(self)))
-        return {k: (v.value if isinstance(v, StrEnum) else v) for k, v in pairs if v is not None and v != ""}
+        found: dict[str, object] = {}
+        for name in _field_names(type(self)):  # a plain loop: it runs several times for each event
+            value = getattr(self, name)
+            if value is not None and value != "":
+                found[name] = value.value if isinstance(value, StrEnum) else value
+        return found
 
 
 @functools.cache  # asked several times for each event, thousands of which may be published in a second

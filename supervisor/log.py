@@ -34,6 +34,7 @@ BLOCK_KEYS: Final = ("traceback", "last_output")
 
 TEXT_LIMIT: Final = 8_192
 LINES_WAITING: Final = 10_000
+LINES_AT_ONCE: Final = 100
 CLOSE_SECONDS: Final = 2.0
 SHORTEST_SECRET: Final = 6
 """A shorter one would blank out ordinary words; it protects nothing anyway."""
@@ -92,6 +93,8 @@ class EventLog:
         self._logger = logging.getLogger("supervisor")
         self._root = logging.getLogger()
         self._before = (self._root.handlers[:], self._root.level)
+        # What no line shows is not looked up for each of them: it is half of what a record costs the loop.
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         self._root.handlers[:] = [self._writer]
         logging.captureWarnings(True)
         self.configure(level=level, redact=redact, secrets=secrets)
@@ -164,6 +167,9 @@ class _Formatter(logging.Formatter):
         return pseudonym(value) if key in PRIVATE_KEYS and self.hide_names else self.clean(value)
 
 
+_encode = json.JSONEncoder(default=str).encode  # json.dumps() would make one for each line
+
+
 class _Json(_Formatter):
     """One object a line, ASCII only: nothing in it can steer a terminal or break a line."""
 
@@ -172,7 +178,7 @@ class _Json(_Formatter):
         line: dict[str, object] = {"time": rfc3339(record.created), "level": record.levelname.lower()}
         if isinstance(event, Event):
             line["name"] = event.name()
-        return json.dumps({**line, "message": self.message(record), **self.fields(record)}, default=str)
+        return _encode({**line, "message": self.message(record), **self.fields(record)})
 
 
 class _Console(_Formatter):
@@ -253,19 +259,32 @@ class _Writer(logging.Handler):
         super().close()
 
     def _run(self) -> None:
-        while (record := self._queue.get()) is not None:
-            self._write(record)
+        going_on = True
+        while going_on:
+            records = self._waiting()
+            going_on = None not in records
             if self._dropped:
                 dropped, self._dropped = self._dropped, 0
-                self._write(_dropped_record(dropped))
+                records.append(_dropped_record(dropped))
+            self._write([self._line(record) for record in records if record is not None])
 
-    def _write(self, record: logging.LogRecord) -> None:
+    def _waiting(self) -> list[logging.LogRecord | None]:
+        """At least one; those of a burst together, so that the event loop is not stopped for each."""
+        records = [self._queue.get()]
+        with contextlib.suppress(queue.Empty):
+            while records[-1] is not None and len(records) < LINES_AT_ONCE:
+                records.append(self._queue.get_nowait())
+        return records
+
+    def _line(self, record: logging.LogRecord) -> str:
         try:
-            line = self.format(record)
+            return self.format(record) + "\n"
         except Exception as error:  # a library's wrong arguments to its own message must not end the log
-            line = f"log record could not be formatted: {type(error).__name__}"
+            return f"log record could not be formatted: {type(error).__name__}\n"
+
+    def _write(self, lines: list[str]) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads, or the stream is closed: go on
-            self._stream.write(line + "\n")
+            self._stream.write("".join(lines))
             self._stream.flush()
 
 

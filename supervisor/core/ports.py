@@ -95,7 +95,7 @@ class StoredIntent:
 
 @dataclass(frozen=True, slots=True)
 class StoredClaim:
-    """A claim as it is kept: without times of a clock that does not survive a restart."""
+    """A claim as it is kept; its times are of a clock that does not survive a restart, and mean nothing."""
 
     claim: Claim
     job_create_time: float

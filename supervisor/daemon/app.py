@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
@@ -74,6 +76,8 @@ ROTATE_SECONDS = 5.0
 MARGIN_SECONDS = 15.0
 """Beside the longest drain and kill: for the development server, the sockets and the store."""
 HAND_OVER_SECONDS = 15.0
+SWITCH_SECONDS = 0.0005
+"""What the event loop waits for the interpreter, at the most, while another thread logs or stores."""
 TIMELINE_ENTRIES = 200
 """On the status page, from before this daemon was started."""
 
@@ -88,6 +92,10 @@ class Daemon:
         self._clock = time.monotonic
         self._bus = EventBus()
         self._stop_requests = 0
+        self._takes_orders = False
+        """It has started: there is something to reload."""
+        self._hung_up = False
+        """A reload was asked for before that."""
         self._looks = 0
         self._log_faults: frozenset[str] = frozenset()
         self._stopping = asyncio.Event()
@@ -212,6 +220,8 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             log = self._open_log()
             stack.callback(log.close)
+            # Before all else: an order to stop that comes while we start ends what we take over, too.
+            self._handle_signals()
             self._stop_note.remove()
             self._store.start()
             stack.push_async_callback(self._store.aclose)
@@ -223,10 +233,13 @@ class Daemon:
             stack.push_async_callback(self._guard_server.stop)
             self._bus.publish(DaemonStarted(version=__version__, pid=os.getpid(), mode=self._mode))
             await self._remember()
+            _answer_soon()
             await self._control.start()
             stack.push_async_callback(self._control.aclose)
             async with self._loops():
-                self._handle_signals()
+                self._takes_orders = True
+                if self._hung_up:
+                    self._on_hangup()
                 self._notifier.ready()
                 if self._development is not None:
                     banner(self._settings, lambda text: print(text, flush=True))
@@ -349,7 +362,9 @@ class Daemon:
             return
         self._stop_note.write()
         self._notifier.stopping(self._longest_stop() + MARGIN_SECONDS)
-        self._end_workers(drain=max((w.spec.policy.drain for w in self._documents.agents()), default=0.0))
+        patient = self._stop_requests < 2
+        longest = max((w.spec.policy.drain for w in self._documents.agents()), default=0.0)
+        self._end_workers(drain=longest if patient else 0.0)
         await self._workers.wait_until(
             lambda: all(worker.handle is None for worker in self._documents.agents())
         )
@@ -370,6 +385,9 @@ class Daemon:
     # --- reload ---
 
     def _on_hangup(self) -> None:
+        if not self._takes_orders:
+            self._hung_up = True
+            return
         with contextlib.suppress(CommandError):  # published as a failed reload
             self._reload()
 
@@ -497,6 +515,13 @@ class Daemon:
             if agent.id == agent_id:
                 return GuardTimes(agent.heartbeat.interval, agent.heartbeat.timeout)
         return GuardTimes(2.0, 10.0)
+
+
+def _answer_soon() -> None:
+    """A guard waits 300 ms at the most: neither other threads nor a sweep over all that has been imported
+    may keep the event loop from answering."""
+    sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
 
 
 class _Views:

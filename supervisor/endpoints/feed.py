@@ -94,7 +94,8 @@ class Feed:
         line = entry(rfc3339(time.time()), name, event.data())
         if line is not None:
             self._timeline.append(line)
-            self._send(_message("timeline", [line]))
+            if self._watchers:
+                self._send(_message("timeline", [line]))
 
     # --- watchers ---
 

@@ -121,7 +121,7 @@ class _Connection(asyncio.Protocol):
     def send(self, message: Mapping[str, object]) -> None:
         if self._transport is None or self._transport.is_closing():
             return
-        self._transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+        self._transport.write(_encode(message).encode() + b"\n")
         if self._transport.get_write_buffer_size() > MAX_UNREAD:
             self._cut("the peer does not read")
 
@@ -177,7 +177,7 @@ class _Connection(asyncio.Protocol):
 
 def _parsed(line: bytes) -> object:
     """Raises ValueError, also for what is no I-JSON (RFC 7493): LiveKit and the store would not take it."""
-    message: object = json.loads(line.decode(), parse_constant=_integer, parse_int=_integer)
+    message: object = _decode(line.decode())
     if b"\\u" in line:  # half of a surrogate pair, perhaps
         json.dumps(message, ensure_ascii=False).encode()
     return message
@@ -188,6 +188,11 @@ def _integer(digits: str) -> int:
     if abs(value := int(digits)) > MAX_INTEGER:
         raise ValueError("more digits than a number can be relied on to have")
     return value
+
+
+# Made once: json.loads() and json.dumps() make one for each message that is not spelled in the usual way.
+_decode = json.JSONDecoder(parse_constant=_integer, parse_int=_integer).decode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _peer(sock: socket.socket) -> tuple[int, int]:

@@ -162,15 +162,10 @@ class ClaimBook:
         return answer
 
     def _rejected(self, request: JobRequest) -> None:
-        kind = ConflictKind.DUPLICATE_REQUEST
-        self._bus.publish(
-            ConflictDetected(
-                kind=kind, agent_id=request.agent_id, room=request.room, identity=request.identity
-            )
-        )
+        """The one conflict that never stands: it is over in the moment in which it is known."""
         self._bus.publish(
             ConflictResolved(
-                kind=kind,
+                kind=ConflictKind.DUPLICATE_REQUEST,
                 resolution=Resolution.REJECTED,
                 seconds=0.0,
                 agent_id=request.agent_id,
@@ -408,7 +403,7 @@ class ClaimBook:
         self.rooms.wake(claim.room)
 
     def _save(self, claim: Claim, create_time: float) -> None:
-        self._store.save_claim(StoredClaim(replace(claim, expires_at=0.0, since=0.0), create_time))
+        self._store.save_claim(StoredClaim(claim, create_time))
 
 
 def _over(job: Job, cause: JobDeath | None, now: float) -> DeadJob:

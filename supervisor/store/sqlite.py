@@ -143,7 +143,7 @@ class SqliteStore:
         if event.level < Level.INFO or isinstance(event, StoreFailed):
             return
         fields = {k: v[:TEXT_LIMIT] if isinstance(v, str) else v for k, v in event.data().items()}
-        row = HistoryRow(time.time(), event.name(), int(event.level), json.dumps(fields, default=str))
+        row = HistoryRow(time.time(), event.name(), int(event.level), _encode(fields))
         with self._condition:
             if len(self._history) == HISTORY_WAITING:
                 self._dropped += 1
@@ -305,6 +305,9 @@ def _worth_another_try(error: Exception) -> bool:
     """A disk may recover; values that do not fit into the table never will."""
     never = sqlite3.IntegrityError | sqlite3.DataError | sqlite3.ProgrammingError | sqlite3.InterfaceError
     return isinstance(error, sqlite3.Error) and not isinstance(error, never)
+
+
+_encode = json.JSONEncoder(default=str).encode  # json.dumps() would make one for each event
 
 
 def _conflict(row: HistoryRow) -> dict[str, object]:
