@@ -1,7 +1,8 @@
 """Ending workers that a stop has left over, once their daemon is gone.
 
 One rule: only a stop that was ordered ends workers.  The daemon writes down that it was, before it begins; a
-crash, a watchdog's kill and a hand-over leave no such note, and the workers go on to the next daemon.
+crash, a watchdog's kill and a hand-over leave no such note, and the workers go on to the next daemon.  Of a
+daemon that was told to stop while it was still being loaded, systemd tells.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class StopNote:
 
 
 def clean_up(state: Path, *, after_stop: bool) -> tuple[int, ...]:
-    """The processes that were ended.  ``after_stop``: only if a stop had been ordered.
+    """The processes that were ended.  ``after_stop``: only if a stop had been ordered, as far as is known.
 
     Raises :class:`supervisor.process.instance.AlreadyRunning` or
     :class:`supervisor.process.files.StateDirectoryError`.
     """
     note = StopNote(state)
-    if not state.is_dir() or (after_stop and not note.written):
+    if not state.is_dir() or (after_stop and not note.written and not _stopped_early()):
         return ()
     instance = InstanceLock(state)
     try:
@@ -54,6 +55,12 @@ def clean_up(state: Path, *, after_stop: bool) -> tuple[int, ...]:
         return killed
     finally:
         instance.release()
+
+
+def _stopped_early() -> bool:
+    """Whether systemd ended a daemon that had not yet learnt to stop in good order: no note was written."""
+    told = {"SERVICE_RESULT": "success", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"}
+    return all(os.environ.get(name) == value for name, value in told.items())
 
 
 async def _end_all(state: Path) -> tuple[int, ...]:

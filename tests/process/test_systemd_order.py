@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from tests.ports import free_port
-from tests.process.programs import PATIENCE, REPOSITORY
+from tests.process.programs import PATIENCE, REPOSITORY, until
 
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
 
@@ -30,7 +30,7 @@ class Unit:
     """ExecStart, ExecReload and ExecStopPost, as ``install-service`` writes them."""
 
     def __init__(self, folder: Path, runtime: Path) -> None:
-        self.folder, self.state = folder, folder / "state"
+        self.folder, self.state, self.runtime = folder, folder / "state", runtime
         self.config = folder / "config.yaml"
         self.config.write_text(
             f"livekit: {{url: 'ws://127.0.0.1:{free_port()}', api_key: devkey, api_secret: {'s' * 40}}}\n"
@@ -68,11 +68,11 @@ class Unit:
         lines = (line.partition("=") for line in unit.splitlines() if line.startswith("Exec"))
         return {key: shlex.split(value) for key, _, value in lines}
 
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def _run(self, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=REPOSITORY,
-            env=self._environment(),
+            env={**self._environment(), **variables},
             capture_output=True,
             text=True,
             timeout=PATIENCE,
@@ -82,7 +82,7 @@ class Unit:
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
-    def start(self) -> None:
+    def start(self, *, ready: bool = True) -> None:
         notify = {"NOTIFY_SOCKET": str(self.folder / "notify"), "WATCHDOG_USEC": "2000000"}
         with (self.folder / "daemon.log").open("ab") as log:
             self.daemon = subprocess.Popen(
@@ -93,10 +93,12 @@ class Unit:
                 stdout=log,
                 stderr=log,
             )
-        self.hear(lambda message: message == "READY=1")
+        if ready:
+            self.hear(lambda message: message == "READY=1")
 
-    def stop_post(self) -> str:
-        done = self._run(self._commands["ExecStopPost"])
+    def stop_post(self, **variables: str) -> str:
+        """``variables``: what systemd tells of the daemon's end."""
+        done = self._run(self._commands["ExecStopPost"], **variables)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -200,6 +202,41 @@ def test_a_daemon_killed_while_it_stops_leaves_the_rest_to_the_clean_up(unit: Un
     assert str(workers["stubborn"]) in unit.stop_post()
     assert alive(workers) == []
     assert unit.stop_post() == ""
+
+
+def test_a_stop_while_it_starts_ends_what_it_takes_over(unit: Unit) -> None:
+    unit.start()
+    workers = unit.workers()
+    assert unit.daemon is not None
+    unit.daemon.kill()
+    unit.ended()
+    early = unit.runtime / "guard.sock"
+    early.unlink()
+    unit.start(ready=False)
+    until(early.exists)  # before the workers are looked for, and long before it is ready
+    unit.daemon.send_signal(signal.SIGHUP)
+    unit.daemon.send_signal(signal.SIGTERM)
+    assert unit.ended() == 0
+    assert alive(workers) == []
+
+
+def test_a_stop_before_it_can_hear_of_one_is_left_to_the_clean_up(unit: Unit) -> None:
+    unit.start()
+    workers = unit.workers()
+    assert unit.daemon is not None
+    unit.daemon.kill()
+    unit.ended()
+    timeout = {"SERVICE_RESULT": "timeout", "EXIT_CODE": "killed", "EXIT_STATUS": "TERM"}
+    assert unit.stop_post(**timeout) == ""
+    crash = {"SERVICE_RESULT": "core-dump", "EXIT_CODE": "dumped", "EXIT_STATUS": "ABRT"}
+    assert unit.stop_post(**crash) == ""
+    assert len(alive(workers)) == 2
+    unit.start(ready=False)
+    unit.daemon.terminate()  # Python is being loaded
+    assert unit.ended() == -signal.SIGTERM
+    ended = unit.stop_post(SERVICE_RESULT="success", EXIT_CODE="killed", EXIT_STATUS="TERM")
+    assert all(str(pid) in ended for pid in workers.values())
+    assert alive(workers) == []
 
 
 def test_the_clean_up_leaves_a_running_daemon_alone(unit: Unit) -> None:
