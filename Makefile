@@ -32,7 +32,7 @@ demo: setup  ## what goes wrong with LiveKit agents, and how it heals, in about 
 	@exec $(BIN)/livekit-supervisor demo
 
 test: setup tools server lint  ## lint, types, layers and every test, also on the real server (JOBS=2 at a time)
-	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile
+	@$(PYTEST) -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder
 
 lint: setup  ## lint, types and layers
 	@$(BIN)/ruff check .
@@ -40,7 +40,7 @@ lint: setup  ## lint, types and layers
 	@PYTHONPATH=agent $(BIN)/lint-imports --no-logo
 
 soak: setup tools server  ## the scenarios of `make test` as often as it takes to trust them (40 minutes)
-	@SUPERVISOR_SOAK=1 $(PYTEST) -n $(or $(JOBS),2) --dist loadfile -m soak -v -rP --durations=0
+	@SUPERVISOR_SOAK=1 $(PYTEST) -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder -m soak -v -rP --durations=0
 
 bench: setup server  ## measure: processes, claims, rooms, recovery, scrapes
 	@$(BIN)/python -m tests.bench
