@@ -69,3 +69,15 @@ async def kill_worker(daemon: Supervised, number: int = 0) -> None:
     pid = status["agents"][number]["pid"]
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def second_process(daemon: Supervised, agent_id: str) -> AsyncIterator[None]:
+    marks = {"LIVEKIT_SUPERVISOR_AGENT_ID": agent_id, "LIVEKIT_SUPERVISOR_STATE": str(daemon.state)}
+    process = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, **marks})
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from tests.observability.effects import (
     kill_worker,
     moves,
     rises_above,
+    second_process,
     supervised,
 )
 from tests.observability.odd_livekit import OddLiveKit
@@ -155,18 +154,6 @@ async def test_second_processes_and_the_store(livekit: OddLiveKit, tmp_path: Pat
         await a_second_process_is_ended(daemon)
         await a_second_process_is_reported(daemon)
         await a_locked_store_is_counted(daemon)
-
-
-@contextlib.asynccontextmanager
-async def second_process(daemon: Supervised, agent_id: str) -> AsyncIterator[None]:
-    marks = {"LIVEKIT_SUPERVISOR_AGENT_ID": agent_id, "LIVEKIT_SUPERVISOR_STATE": str(daemon.state)}
-    process = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, **marks})
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 async def a_second_process_is_ended(daemon: Supervised) -> None:
