@@ -18,7 +18,7 @@ from supervisor.process.procfs import Identity
 from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
 from supervisor.process.snapshot import Scanner, live_states
 from supervisor.process.variables import AGENT_ID, LIVEKIT_URL, STATE
-from tests.process.programs import AGENT, Bench, number_in, until
+from tests.process.programs import AGENT, REPOSITORY, Bench, number_in, until
 
 URL = "ws://127.0.0.1:7880"
 
@@ -35,20 +35,26 @@ class Scene:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.scanner = Scanner()
 
-    def run(self, *argv: str, cwd: Path | None = None, environ: dict[str, str] | None = None) -> int:
+    def run(
+        self,
+        *argv: str,
+        cwd: Path | None = None,
+        environ: dict[str, str] | None = None,
+        user: int | None = None,
+    ) -> int:
         clean = {k: v for k, v in os.environ.items() if k not in (AGENT_ID, STATE, LIVEKIT_URL)}
-        process = subprocess.Popen(argv, cwd=cwd or self.folder, env={**clean, **(environ or {})})
+        process = subprocess.Popen(argv, cwd=cwd or self.folder, env={**clean, **(environ or {})}, user=user)
         self.processes.append(process)
         # A Python that shows its argument is a Python: before that it was a copy of ourselves.
         until(lambda: argv[-1].encode() in Path(f"/proc/{process.pid}/cmdline").read_bytes())
         return process.pid
 
-    def rogues(self, *, worker: int | None = None, launch: str = "", uid: int | None = None) -> list[Rogue]:
+    def rogues(self, *, worker: int | None = None, launch: str = "") -> list[Rogue]:
         processes = self.scanner.snapshot()
         supervisor = Supervisor(
             state=str(self.bench.state),
             livekit_url=URL,
-            uid=os.getuid() if uid is None else uid,
+            uid=os.getuid(),
             pid=os.getpid(),
             live_states=live_states(processes, str(self.bench.state)),
         )
@@ -130,12 +136,37 @@ def test_what_another_program_was_before(scene: Scene) -> None:
     until(lambda: [rogue.pid for rogue in scene.rogues()] == [pid])
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
 def test_another_user_s_process_is_reported(scene: Scene) -> None:
-    pid = scene.run(sys.executable, "agent.py", "start")
-    (rogue,) = scene.rogues(uid=65534)
+    marks = dict(scene.bench.spec("x").marks)
+    pid = scene.run("sleep", "300", environ=marks, cwd=Path("/"), user=65534)
+    (rogue,) = scene.rogues()
     assert (rogue.pid, rogue.verdict) == (pid, Verdict.REPORT)
-    assert "belongs to user 0" in rogue.reason
+    assert "belongs to user 65534" in rogue.reason
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+def test_a_process_that_may_not_be_looked_into_is_reported(scene: Scene) -> None:
+    """As a daemon that is not root sees root's: a command line, and no environment."""
+    pid = scene.run(sys.executable, str(scene.script), "start")
+    code = f"""
+import os
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+from supervisor.process.scan import AgentFacts, Supervisor, Verdict, find_rogues
+from supervisor.process.snapshot import Scanner
+agent = AgentFacts({AGENT!r}, {str(scene.script)!r}, Verdict.TERMINATE)
+for rogue in find_rogues(Scanner().snapshot(), [agent], Supervisor("/s", "ws://x", 65534, os.getpid())):
+    print(rogue.pid, rogue.verdict, rogue.reason)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", f"import supervisor.process.snapshot\n{code}"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.startswith(f"{pid} report ")
+    assert told.stdout.endswith("for all that can be read of it; it belongs to user 0\n")
 
 
 async def test_a_rogue_is_ended_and_no_other(scene: Scene) -> None:

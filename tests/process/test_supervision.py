@@ -342,3 +342,46 @@ async def test_a_gigabyte_of_output_is_bounded(field: Field) -> None:
         return (field.folder / "done").exists() and used < 16 * 1024 * 1024
 
     await subject.until(bounded, 60)
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+async def test_scripts_that_run_no_worker_say_why_also_while_livekit_is_away(field: Field) -> None:
+    """Not "waits for LiveKit": that would hide what has to be mended."""
+    scripts = {
+        "imports": ("import no_such_module", "no_such_module"),
+        "ends": ("raise SystemExit(0)", "without having run a server"),
+        "fails": ("raise SystemExit(3)", "exited with 3"),
+    }
+    agents = []
+    for name, (source, _) in scripts.items():
+        agent = program(field.folder, name, source, restart={"initial": "1h", "max": "1h"})
+        agent["script"] = agent.pop("command")[1]
+        agents.append(agent)
+    subject = await field.start(*agents, program(field.folder, "b", IDLE))
+    for number, (_, told) in enumerate(scripts.values()):
+        status = await subject.until(lambda s, n=number, t=told: t in (s["agents"][n]["reason"] or ""), 60)
+        assert status["agents"][number]["state"] == "backoff"
+    assert (await subject.agent(3))["restarts"] == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("given_away", ["runtime", "logs"])
+async def test_a_directory_of_another_user_is_one_message(
+    field: Field, runtime_dir: Path, given_away: str
+) -> None:
+    subject = await field.start(program(field.folder, "a", IDLE))
+    before = await until(subject, "ready")
+    await subject.kill()
+    folder = runtime_dir if given_away == "runtime" else subject.state / "logs"
+    os.chown(folder, 65534, 65534)
+    try:
+        await subject.start(wait=False)
+        assert await subject.ended() == 2
+        assert subject.tail(1).endswith(f"{folder}: belongs to user 65534, not to us (user 0)")
+        assert [p.pid for p in field.processes()] == [before["pid"]]
+    finally:
+        os.chown(folder, 0, 0)
+    await subject.start(wait=False)
+    assert (await until(subject, "ready"))["pid"] == before["pid"]
