@@ -19,40 +19,15 @@ import pytest
 from agent_guard import log as guard_log
 from supervisor.cli import app as cli_app
 from supervisor.cli import diagnose_logs
-from supervisor.cli.diagnose_findings import Area, Notes, Severity
+from supervisor.cli.diagnose_findings import Area, Notes
 from supervisor.cli.diagnose_livekit import webhook_lines
 from supervisor.cli.diagnose_processes import as_owner_of
 from supervisor.config import load
+from tests.json_documents import DIAGNOSIS
 from tests.ports import free_port
 from tests.unit.cli_daemon import PROBLEM, Daemon
 
 SECRET = "s3cret-of-livekit-0123456789-0123456789"
-
-SCHEMA = {
-    "type": "object",
-    "required": ["version", "wrong", "findings"],
-    "additionalProperties": False,
-    "properties": {
-        "version": {"const": 1},
-        "wrong": {"type": "boolean"},
-        "findings": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["severity", "area", "message", "evidence", "fix"],
-                "additionalProperties": False,
-                "properties": {
-                    "severity": {"enum": [s.value for s in Severity]},
-                    "area": {"enum": [a.value for a in Area]},
-                    "message": {"type": "string", "minLength": 1},
-                    "evidence": {"type": "array", "items": {"type": "string"}},
-                    "fix": {"type": ["string", "null"]},
-                },
-            },
-        },
-    },
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +38,7 @@ class Outcome:
 
     def findings(self, area: str, severity: str = "") -> list[dict[str, Any]]:
         document = json.loads(self.out)
-        jsonschema.validate(document, SCHEMA)
+        jsonschema.validate(document, DIAGNOSIS)
         assert document["wrong"] is (self.code == 1)
         return [f for f in document["findings"] if f["area"] == area and severity in ("", f["severity"])]
 
@@ -405,7 +380,7 @@ def test_the_bundle_holds_what_is_needed_and_no_secret(
         "versions.json",
     } <= set(texts)
     assert "kept line" in texts["logs/one.log"]
-    jsonschema.validate(json.loads(texts["diagnosis.json"]), SCHEMA)
+    jsonschema.validate(json.loads(texts["diagnosis.json"]), DIAGNOSIS)
     everything = "\n".join(texts.values())
     for secret in (SECRET, "token-from-the", "hunter2", "sk-of-a-model", "pass-word"):
         assert secret not in everything

@@ -242,6 +242,24 @@ def test_what_is_played_is_told() -> None:
     assert len(how_often()) == 10
 
 
+# --- diagrams -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks(*DRAWN), ids=str)
+def test_a_diagram_is_of_a_kind_and_its_arrows_have_two_ends(block: Block) -> None:
+    """Nothing here draws it; a name that was never introduced is what goes wrong most."""
+    kind, _, rest = block.text.partition("\n")
+    if kind.startswith("flowchart "):
+        assert rest.count("subgraph ") == len(re.findall(r"^ *end$", rest, re.MULTILINE))
+        return
+    assert kind == "sequenceDiagram"
+    known = set(re.findall(r"^ *participant (\w+)", rest, re.MULTILINE))
+    arrows = re.findall(r"^ *(\w+)-{1,2}>>(\w+): \S", rest, re.MULTILINE)
+    lines = [line for line in rest.splitlines() if not re.match(r" *participant |\s*$", line)]
+    assert len(arrows) == len(lines), "a line that is no arrow"
+    assert {name for arrow in arrows for name in arrow} == known
+
+
 # --- configurations -------------------------------------------------------------------------------------
 
 
