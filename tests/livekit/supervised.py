@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,10 +70,9 @@ class Supervised:
         assert self._process is not None, "the daemon is not running"
         return self._process.pid
 
-    async def start(self, *, wait: bool = True, group: Path | None = None) -> None:
-        """Start it, in that control group, and wait until its agents are ready."""
+    async def start(self, *, wait: bool = True, inside: Sequence[str] = ()) -> None:
+        """Start it, by that command where there is one, and wait until its agents are ready."""
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        inside = ("sh", "-c", f'echo $$ > "{group}/cgroup.procs" && exec "$@"', "sh") if group else ()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *inside,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,18 @@ SLEEPER = {"id": "sleeper", "name": "S", "command": ["sleep", "600"], "restart":
 
 @contextlib.asynccontextmanager
 async def supervised(
-    folder: Path, runtime: Path, livekit: OddLiveKit, agents: list[dict[str, Any]], **settings: Any
+    folder: Path,
+    runtime: Path,
+    livekit: OddLiveKit,
+    agents: list[dict[str, Any]],
+    *,
+    inside: Sequence[str] = (),
+    **settings: Any,
 ) -> AsyncIterator[Supervised]:
     subject = Supervised(folder, runtime, livekit, agents=agents, **settings)  # type: ignore[arg-type]
     access = {"url": livekit.url, "api_key": livekit.key, "api_secret": livekit.secret}
     subject.write(livekit={**access, "timeout": "300ms"})
-    await subject.start(wait=False)
+    await subject.start(wait=False, inside=inside)
     try:
         await subject.until(lambda s: all(a["pid"] or a["state"] != "starting" for a in s["agents"]), 20)
         yield subject

@@ -5,11 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from tests.observability import lender
+
 ANSWER_SECONDS = 10.0
+AGENT = "lender"
+
+
+class Lender:
+    """An agent, and the socket through which it is spoken for."""
+
+    def __init__(self, runtime: Path) -> None:
+        self.path = runtime / "lender.sock"
+        self._daemon = runtime / "guard.sock"
+
+    def configured(self, **changes: Any) -> dict[str, Any]:
+        return {
+            "id": AGENT,
+            "name": "L",
+            "command": [sys.executable, lender.__file__, str(self.path), str(self._daemon)],
+            "max_rooms": 2,
+            "heartbeat": {"interval": "2s", "timeout": "10m"},
+            "stop": {"drain": "10m", "kill": "1m"},
+            **changes,
+        }
+
+    async def listens(self) -> None:
+        async with asyncio.timeout(20):
+            while not self.path.exists():  # noqa: ASYNC110 - it is made by another process
+                await asyncio.sleep(0.02)
 
 
 class Mouth:

@@ -6,42 +6,13 @@ is not needed.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
-from typing import Any
 
 from tests.livekit.supervised import Supervised
-from tests.observability import guard_mouth, lender
+from tests.observability import guard_mouth
 from tests.observability.effects import comes_to, command, kill_worker, moves, rises_above, supervised
-from tests.observability.guard_mouth import Mouth
+from tests.observability.guard_mouth import AGENT, Lender, Mouth
 from tests.observability.odd_livekit import OddLiveKit
-
-AGENT = "lender"
-
-
-class Lender:
-    """An agent, and the socket through which it is spoken for."""
-
-    def __init__(self, runtime: Path) -> None:
-        self.path = runtime / "lender.sock"
-        self._daemon = runtime / "guard.sock"
-
-    def configured(self, **changes: Any) -> dict[str, Any]:
-        return {
-            "id": AGENT,
-            "name": "L",
-            "command": [sys.executable, lender.__file__, str(self.path), str(self._daemon)],
-            "max_rooms": 2,
-            "heartbeat": {"interval": "2s", "timeout": "10m"},
-            "stop": {"drain": "10m", "kill": "1m"},
-            **changes,
-        }
-
-    async def listens(self) -> None:
-        async with asyncio.timeout(20):
-            while not self.path.exists():  # noqa: ASYNC110 - it is made by another process
-                await asyncio.sleep(0.02)
 
 
 async def test_claims(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) -> None:

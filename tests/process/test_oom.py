@@ -82,7 +82,8 @@ async def test_a_whole_daemon_says_that_it_was_memory(
     once = {"initial": "1h", "max": "1h"}
     greedy = {"id": "greedy", "name": "G", "command": [sys.executable, "-c", _GREEDY], "restart": once}
     daemon = Supervised(tmp_path / "daemon", runtime_dir, absent, agents=[greedy])
-    await daemon.start(wait=False, group=small_group)
+    join = f'echo $$ > "{small_group}/cgroup.procs" && exec "$@"'
+    await daemon.start(wait=False, inside=("sh", "-c", join, "sh"))
     try:
         status = await daemon.until(lambda s: s["agents"][0]["state"] == "backoff", 60)
         assert status["agents"][0]["reason"] == "oom"
