@@ -37,6 +37,9 @@ from supervisor.livekit.messages import dispatch_of, is_present, participant_of,
 MISSING_ROOM_PATIENCE = 0.5
 """Seconds without an answer until the store is asked whether the room exists at all."""
 
+STORE_LOST_SECONDS = 10.0
+"""After LiveKit failed to list rooms: a Redis that came back empty knows of none, though nodes serve them."""
+
 _NO_ROOM = "livekit-supervisor-ping"
 
 
@@ -77,17 +80,18 @@ class LiveKitClient:
 
     def __init__(self, url: str, key: str, secret: str, timeout: float, bus: EventBus) -> None:
         self._calls = Calls(url, key, secret, timeout, bus)
+        self._store_lost_at = -STORE_LOST_SECONDS
 
     async def aclose(self) -> None:
         await self._calls.aclose()
 
     async def ping(self) -> Done | Failed:
         """Whether LiveKit answers and accepts the key; a small question, whatever is going on there."""
-        answer = await self._calls.call(LIST_ROOMS, ListRoomsRequest(names=[_NO_ROOM]))
+        answer = await self._list(_NO_ROOM)
         return answer if isinstance(answer, Failed) else Done()
 
     async def list_rooms(self) -> tuple[Room, ...] | Unknown:
-        answer = await self._calls.call(LIST_ROOMS, ListRoomsRequest())
+        answer = await self._list()
         if isinstance(answer, Failed):
             return _unknown(answer)
         return tuple(room_of(message) for message in answer.rooms)
@@ -130,18 +134,30 @@ class LiveKitClient:
         call = asyncio.ensure_future(self._calls.call(method, request, room))
         try:
             await asyncio.wait({call}, timeout=MISSING_ROOM_PATIENCE)
-            missing = not call.done() and await self._is_missing(room)
-            if call.done() or not missing:
+            exists = None if call.done() else await self._exists(room)
+            if call.done() or exists is None:
                 return await call
+            if exists:
+                return _unserved(await call)
         finally:
             await _end(call)
         failed = Failed(RequestOutcome.NOT_FOUND, "no such room")
         self._calls.publish(method, failed, time.monotonic() - started)
         return failed
 
-    async def _is_missing(self, room: str) -> bool:
-        answer = await self._calls.call(LIST_ROOMS, ListRoomsRequest(names=[room]))
-        return not isinstance(answer, Failed) and not answer.rooms
+    async def _exists(self, room: str) -> bool | None:
+        """None: that is not known either."""
+        answer = await self._list(room)
+        if isinstance(answer, Failed):
+            return None
+        doubtful = time.monotonic() < self._store_lost_at + STORE_LOST_SECONDS
+        return True if answer.rooms else None if doubtful else False
+
+    async def _list(self, *names: str) -> ListRoomsResponse | Failed:
+        answer = await self._calls.call(LIST_ROOMS, ListRoomsRequest(names=names))
+        if isinstance(answer, Failed) and answer.outcome is RequestOutcome.ERROR:
+            self._store_lost_at = time.monotonic()
+        return answer
 
 
 async def _end(call: asyncio.Future[T | Failed]) -> None:
@@ -149,6 +165,12 @@ async def _end(call: asyncio.Future[T | Failed]) -> None:
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await call
+
+
+def _unserved(answer: T | Failed) -> T | Failed:
+    if not isinstance(answer, Failed) or answer.outcome is not RequestOutcome.UNAVAILABLE:
+        return answer
+    return Failed(answer.outcome, f"no node of LiveKit serves this room, which it lists: {answer.message}")
 
 
 def _unknown(failed: Failed) -> Unknown:

@@ -133,8 +133,9 @@ class Calls:
     def _client(self) -> TwirpClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                # Twice: the looks and checks that go on beside 64 requests must not wait either.
-                connector=aiohttp.TCPConnector(limit=2 * CONCURRENCY, ttl_dns_cache=10),
+                # Each of 64 looks makes two calls, and each of those may ask whether its room exists;
+                # the question whether LiveKit is there must wait for none of them.
+                connector=aiohttp.TCPConnector(limit=5 * CONCURRENCY, ttl_dns_cache=10),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 raise_for_status=_require_protobuf,
             )

@@ -1,7 +1,8 @@
 """Is LiveKit there?  Told by the outcome of every request, so that no question is asked twice.
 
-The rule: one refused or unauthorised call is enough to say no, one good one is enough to say yes; and
-coming back is an edge that wakes everything that waited.
+The rule: one question about the server as a whole that failed is enough to say no (a LiveKit that has lost
+its Redis answers 500), one good answer is enough to say yes; and coming back is an edge that wakes everything
+that waited.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from supervisor.core.ports import RequestOutcome
 from supervisor.events import Event, EventBus, LiveKitDown, LiveKitRequest, LiveKitUp
 
 _GOOD = frozenset({RequestOutcome.OK.value, RequestOutcome.NOT_FOUND.value})
-_AWAY = frozenset(
-    {RequestOutcome.TIMEOUT.value, RequestOutcome.UNAVAILABLE.value, RequestOutcome.UNAUTHORIZED.value}
-)
 PROBE = "list_rooms"
 """The one call that asks for the server as a whole: a 503 on a single room says nothing about it."""
 
@@ -48,7 +46,7 @@ class LiveKitHealth:
             return
         if event.outcome in _GOOD:
             self._good()
-        elif event.method == PROBE and event.outcome in _AWAY:
+        elif event.method == PROBE:
             self._away(event.error or event.outcome)
 
     def _good(self) -> None:

@@ -2,6 +2,9 @@
 
 After client-go's work queue: *dirty* keys are waiting or to be handled again, keys in *work* are being
 handled.  Adding is idempotent, so a thousand webhooks about one room cost one look, or two.
+
+A key that was *late* the last time waits where it keeps no other waiting: behind all of them, and only a few
+of its kind are in work at a time.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 
 from supervisor.core.backoff import BackoffPolicy, delay
 from supervisor.events import EventBus, InternalError, Loop, LoopOutcome, Reconciled
@@ -26,14 +30,33 @@ class Requeue(Exception):
     """Raised by a handler that could not read the truth: try the key again, later and later."""
 
 
+class Lane(IntEnum):
+    """Whose turn it is first."""
+
+    FIRST = 0
+    NEXT = 1
+    LATE = 2
+
+
+LATE_AT_A_TIME = 16
+"""Late keys in work: each may take seconds, and there may be thousands, for ever."""
+
+_ORDER = (Lane.FIRST, Lane.NEXT, Lane.LATE)
+_ORDERS = (_ORDER, _ORDER, _ORDER, (Lane.NEXT, Lane.FIRST, Lane.LATE))
+"""Taken in turn, so that however many come first, others come as well."""
+
+
 class KeyedQueue:
     """Keys waiting for their handler, now or at a time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._ready: deque[str] = deque()
-        self._dirty: set[str] = set()
-        self._work: set[str] = set()
+        self._ready: dict[Lane, deque[str]] = {lane: deque() for lane in Lane}
+        """A key that has moved up is left behind in its old lane, and passed over there."""
+        self._dirty: dict[str, Lane] = {}
+        self._work: dict[str, Lane] = {}
+        self._late: set[str] = set()
+        self._taken = 0
         self._timed: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
         self._count = itertools.count()
@@ -41,14 +64,15 @@ class KeyedQueue:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
 
-    def add(self, key: str) -> None:
-        """Handle this key soon."""
+    def add(self, key: str, *, first: bool = False) -> None:
+        """Handle this key soon; ``first``: before all others, though it may have been late."""
         self._due.pop(key, None)
-        if key in self._dirty:
+        lane = Lane.FIRST if first else Lane.LATE if key in self._late else Lane.NEXT
+        if self._dirty.get(key, len(Lane)) <= lane:
             return
-        self._dirty.add(key)
+        self._dirty[key] = lane
         if key not in self._work:
-            self._ready.append(key)
+            self._ready[lane].append(key)
             self._wake_one()
 
     def add_at(self, key: str, when: float) -> None:
@@ -62,7 +86,7 @@ class KeyedQueue:
     async def get(self) -> str:
         """The next key, taken into work; :meth:`done` must follow."""
         self._promote()
-        while not self._ready:
+        while (key := self._take()) is None:
             waiter = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             try:
@@ -71,10 +95,19 @@ class KeyedQueue:
                 if not waiter.cancelled():
                     self._wake_one()  # the key that it was woken for is somebody else's now
                 raise
-        key = self._ready.popleft()
-        self._dirty.discard(key)
-        self._work.add(key)
         return key
+
+    def _take(self) -> str | None:
+        late = sum(lane is Lane.LATE for lane in self._work.values())
+        for lane in _ORDERS[self._taken % len(_ORDERS)]:
+            ready = self._ready[lane]
+            while ready and (lane is not Lane.LATE or late < LATE_AT_A_TIME):
+                key = ready.popleft()
+                if self._dirty.get(key) is lane and key not in self._work:
+                    self._work[key] = self._dirty.pop(key)
+                    self._taken += 1
+                    return key
+        return None
 
     def _wake_one(self) -> None:
         """One key, one of those who wait; the others sleep on."""
@@ -86,10 +119,22 @@ class KeyedQueue:
 
     def done(self, key: str) -> None:
         """The key's handler has returned; handle it again if it was added meanwhile."""
-        self._work.discard(key)
-        if key in self._dirty:
-            self._ready.append(key)
+        was = self._work.pop(key, None)
+        lane = self._dirty.get(key)
+        if lane is not None:
+            self._ready[lane].append(key)
+        if lane is not None or (was is Lane.LATE and self._ready[Lane.LATE]):
             self._wake_one()
+
+    def set_late(self, key: str, late: bool) -> None:
+        """Whether its truth is slow to come by: from its next turn on it waits with its like."""
+        if late:
+            self._late.add(key)
+        else:
+            self._late.discard(key)
+
+    def is_late(self, key: str) -> bool:
+        return key in self._late
 
     def forget(self, key: str) -> None:
         """No timed look at this key any more."""
@@ -98,7 +143,7 @@ class KeyedQueue:
     @property
     def waiting(self) -> int:
         """Keys that nobody has taken yet; where the loop turns, there are none for long."""
-        return len(self._ready)
+        return len(self._dirty.keys() - self._work.keys())
 
     def __len__(self) -> int:
         return len(self._dirty) + len(self._work)

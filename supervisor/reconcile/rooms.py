@@ -1,16 +1,16 @@
 """The room reconciler: read a room, ask :mod:`supervisor.core.room_plan`, do one thing, look again.
 
 The rule: every write follows a read and its decision directly, with nothing in between; and a room of
-which anything could not be read is left alone and read again.
+which anything could not be read is left alone and read again, where it keeps no other waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
 from supervisor.core.model import AgentView, Claim, DeadJob, Dispatch, Participant, RoomState, Unknown
@@ -45,11 +45,16 @@ from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.glance import Glance, is_quiet
 from supervisor.reconcile.queue import Reconciler, Requeue
 
+T = TypeVar("T")
+
 MAX_STEPS = 50
 """Writes in one visit to a room; more wait for the next visit, so that no room starves the others."""
 CONFIRM_SECONDS = 1.5
 """After a conflict that vanished by itself; ``ListParticipants`` may lag behind by about a second."""
 CONCURRENCY = 64
+PROMPT_SECONDS = 1.0
+"""Within which a room that a node serves has answered.  LiveKit looks for 3 s for the node of a room whose
+node is dead; with Redis behind it such rooms are listed for ever."""
 _NOBODY_MOVED = frozenset(
     {"track_published", "track_unpublished", "egress_started", "egress_updated", "egress_ended"}
 )
@@ -155,11 +160,15 @@ class RoomReconciler:
             self._reconciler.queue.add(room)
 
     def notice(self, event: str, room: str) -> None:
-        """A webhook came: of nobody's coming or going a glance tells enough."""
-        if event in _NOBODY_MOVED and not matches_any(room, self.ignore):
-            self._reconciler.queue.add(room)
-        else:
-            self.wake(room)
+        """A webhook came: of nobody's coming or going a glance tells enough.
+
+        It comes from the node that serves the room, which therefore answers: its turn is first.
+        """
+        if matches_any(room, self.ignore):
+            return
+        if event not in _NOBODY_MOVED:
+            self._woken.add(room)
+        self._reconciler.queue.add(room, first=True)
 
     def wake_all(self) -> None:
         for name in self._rooms:
@@ -252,9 +261,9 @@ class RoomReconciler:
 
     async def _is_still_quiet(self, name: str) -> bool:
         room = self._rooms.get(name)
-        if room is None or not room.glance.may_do:
+        if room is None or not room.glance.may_do or self._reconciler.queue.is_late(name):
             return False
-        participants = await self._livekit.list_participants(name)
+        participants = await self._promptly(name, self._livekit.list_participants(name))
         dispatches = room.glance.take(participants)
         if dispatches is None or self._rooms.get(name) is not room:
             return False
@@ -283,9 +292,7 @@ class RoomReconciler:
 
     async def _decide(self, name: str) -> Decision | None:
         """Read and decide; None: the room is gone, or none of ours."""
-        participants, dispatches = await asyncio.gather(
-            self._livekit.list_participants(name), self._livekit.list_dispatches(name)
-        )
+        participants, dispatches = await self._read(name)
         now = self._clock()
         room = self._rooms.setdefault(name, _Room())
         facts = self._facts(name, participants, dispatches)
@@ -298,11 +305,39 @@ class RoomReconciler:
             return None
         room.memory = decision.memory
         room.glance.note(participants, dispatches, decision)
-        if decision.state is not RoomState.UNKNOWN or room.ours:
+        if decision.state is not RoomState.UNKNOWN or room.ours or self._serves(name):
             self._record(name, room, decision, participants, now)
         if decision.state is RoomState.UNKNOWN:
             raise Requeue
         return decision
+
+    async def _read(
+        self, name: str
+    ) -> tuple[tuple[Participant, ...] | Unknown, tuple[Dispatch, ...] | Unknown]:
+        """Both at once, where an answer is to be expected."""
+        livekit, queue = self._livekit, self._reconciler.queue
+        if not queue.is_late(name):
+            reads = asyncio.gather(livekit.list_participants(name), livekit.list_dispatches(name))
+            return await self._promptly(name, reads)
+        asked = self._clock()
+        participants = await livekit.list_participants(name)
+        if isinstance(participants, Unknown):
+            return participants, participants
+        queue.set_late(name, self._clock() - asked > PROMPT_SECONDS)
+        return participants, await livekit.list_dispatches(name)
+
+    async def _promptly(self, name: str, answer: Awaitable[T]) -> T:
+        """The answer, if it comes soon; else the room is asked again among those that are late."""
+        try:
+            async with asyncio.timeout(PROMPT_SECONDS):
+                return await answer
+        except TimeoutError:
+            self._reconciler.queue.set_late(name, True)
+            raise Requeue from None
+
+    def _serves(self, name: str) -> bool:
+        """Whether rooms of that name are ours, as long as no dispatch says otherwise."""
+        return any(matches_any(name, agent.rooms) for agent in self._workers.views())
 
     @staticmethod
     def _over(room: _Room, facts: RoomFacts, now: float) -> bool:
@@ -313,6 +348,7 @@ class RoomReconciler:
     def _forget(self, name: str, why: str) -> None:
         room = self._rooms.pop(name, None)
         self._reconciler.queue.forget(name)
+        self._reconciler.queue.set_late(name, False)
         if room is None:
             return
         now = self._clock()

@@ -112,6 +112,17 @@ class LiveKitServer:
                 self.kill()
             self._process = None
 
+    def stop_twice(self, timeout: float = 20) -> None:
+        """SIGTERM, and once more: the second one does not wait for participants."""
+        process = self._process
+        assert process is not None, "the server is not running"
+        time.sleep(max(0.0, self._answered_at + 0.2 - time.monotonic()))
+        process.terminate()
+        time.sleep(0.2)
+        process.terminate()
+        process.wait(timeout=timeout)
+        self._process = None
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(self.http_url, timeout=1) as answer:

@@ -248,7 +248,8 @@ class _RecordingWorker(ModelWorker):
 
 
 class ModelStage:
-    def __init__(self, *, departure_timeout: float = 20.0) -> None:
+    def __init__(self, *, departure_timeout: float = 20.0, redis: bool = False) -> None:
+        self._redis = redis
         self._world = World(random.Random(1))
         self._world.server.departure_timeout = departure_timeout
         self.livekit: LiveKit = self._world.livekit
@@ -279,7 +280,7 @@ class ModelStage:
         return worker
 
     async def kill_server(self) -> None:
-        self._world.crash_livekit()
+        self._world.crash_livekit(forget=not self._redis)
 
     async def start_server(self) -> None:
         self._world.start_livekit()

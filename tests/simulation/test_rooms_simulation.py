@@ -182,8 +182,10 @@ class Story:
     async def livekit_restarts(self) -> None:
         if self.world.server.up:
             down = self.rng.uniform(0.0, 12.0)
-            self.note(f"LiveKit restarts, down for {down:.1f} s")
-            await self.world.restart_livekit(down)
+            forget = self.rng.random() < 0.7
+            kept = "" if forget else ", and its rooms are still in Redis"
+            self.note(f"LiveKit restarts, down for {down:.1f} s{kept}")
+            await self.world.restart_livekit(down, forget=forget)
 
     async def daemon_restarts(self) -> None:
         down = self.rng.choice([0.0, 0.5, 5.0, 30.0])

@@ -374,9 +374,20 @@ async def test_a_room_that_is_not_listed_is_missing_before_the_503_comes() -> No
 async def test_a_room_that_is_listed_and_does_not_answer_is_unknown() -> None:
     async with serving(timeout=5.0) as rig:
         rig.handler = without_node(ListRoomsResponse(rooms=[RoomMessage(name="room")]))
-        assert isinstance(await rig.client.list_participants("room"), Unknown)
+        participants = await rig.client.list_participants("room")
+        assert isinstance(participants, Unknown)
+        assert "no node of LiveKit serves this room, which it lists: status 503" in participants.reason
         assert isinstance(await rig.client.list_dispatches("room"), Unknown)
         assert isinstance(await rig.client.delete_dispatch("room", "AD_1"), Failed)
+
+
+async def test_a_list_proves_nothing_when_it_could_not_be_read_a_moment_ago() -> None:
+    """LiveKit's Redis came back, and is empty."""
+    async with serving(timeout=5.0) as rig:
+        rig.handler = always(lambda: twirp(500, "unknown", "could not get rooms: connection refused"))
+        assert isinstance(await rig.client.list_rooms(), Unknown)
+        rig.handler = without_node(ListRoomsResponse())
+        assert isinstance(await rig.client.list_participants("room"), Unknown)
 
 
 async def test_a_slow_answer_counts_more_than_a_list_without_the_room() -> None:

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from supervisor.events import Event, EventBus, InternalError, Loop, LoopOutcome, Reconciled
-from supervisor.reconcile.queue import KeyedQueue, Reconciler, Requeue
+from supervisor.reconcile.queue import LATE_AT_A_TIME, KeyedQueue, Reconciler, Requeue
 
 
 class Clock:
@@ -79,6 +79,56 @@ async def test_an_added_key_drops_its_later_time() -> None:
     assert not rest.done()
     rest.cancel()
     await asyncio.gather(rest, return_exceptions=True)
+
+
+async def test_what_was_late_comes_after_all_others_and_only_a_few_at_a_time() -> None:
+    queue = KeyedQueue(Clock())
+    late = [f"late {number}" for number in range(LATE_AT_A_TIME + 2)]
+    for key in late:
+        queue.set_late(key, True)
+        queue.add(key)
+    queue.add("prompt")
+    assert await queue.get() == "prompt"
+    assert [await queue.get() for _ in range(LATE_AT_A_TIME)] == late[:-2]
+    assert queue.waiting == 2
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    assert not waiting.done(), "there is room for others only"
+    queue.add("another")
+    assert await waiting == "another"
+    waiting = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    queue.done(late[0])
+    assert await waiting == late[-2]
+
+
+async def test_a_late_key_that_comes_first_waits_for_nobody_and_is_handled_once() -> None:
+    queue = KeyedQueue(Clock())
+    queue.set_late("a", True)
+    for key in ("a", "b", "c"):
+        queue.add(key)
+    queue.add("a", first=True)
+    queue.add("c", first=True)
+    assert [await queue.get() for _ in range(3)] == ["a", "c", "b"]
+    assert queue.waiting == 0
+    queue.set_late("a", False)
+    queue.add("a")
+    for key in ("a", "b", "c"):
+        queue.done(key)
+    assert await queue.get() == "a"
+    rest = asyncio.ensure_future(queue.get())
+    await asyncio.sleep(0)
+    assert not rest.done(), "what it has left behind in other lanes is nothing"
+    rest.cancel()
+    await asyncio.gather(rest, return_exceptions=True)
+
+
+async def test_however_many_come_first_others_come_too() -> None:
+    queue = KeyedQueue(Clock())
+    for number in range(20):
+        queue.add(f"first {number}", first=True)
+    queue.add("patient")
+    assert "patient" in [await queue.get() for _ in range(4)]
 
 
 class Probe:

@@ -1,0 +1,37 @@
+"""LiveKit is away when it cannot say what rooms it has, and back with the first good answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from supervisor.core.ports import RequestOutcome
+from supervisor.events import Event, EventBus, LiveKitDown, LiveKitRequest, LiveKitUp
+from supervisor.reconcile.health import PROBE, LiveKitHealth
+
+
+def ask(bus: EventBus, method: str, outcome: RequestOutcome) -> None:
+    bus.publish(LiveKitRequest(method=method, outcome=outcome, seconds=0.1, error=""))
+
+
+@pytest.mark.parametrize(
+    "outcome", sorted(set(RequestOutcome) - {RequestOutcome.OK, RequestOutcome.NOT_FOUND})
+)
+def test_a_list_that_failed_says_no_and_one_good_answer_yes(outcome: RequestOutcome) -> None:
+    bus, told, back = EventBus(), list[Event](), list[float]()
+    bus.subscribe(lambda e: told.append(e) if isinstance(e, LiveKitUp | LiveKitDown) else None)
+    health = LiveKitHealth("ws://here", bus, lambda: 5.0)
+    health.on_back(lambda: back.append(health.since))
+    ask(bus, PROBE, outcome)
+    ask(bus, PROBE, outcome)
+    assert (health.up, health.error) == (False, outcome)
+    ask(bus, "list_participants", RequestOutcome.NOT_FOUND)
+    assert (health.up, health.error, back) == (True, "", [5.0])
+    assert [type(e) for e in told] == [LiveKitDown, LiveKitUp]
+
+
+def test_a_room_that_does_not_answer_says_nothing_about_the_server() -> None:
+    bus = EventBus()
+    health = LiveKitHealth("ws://here", bus, lambda: 5.0)
+    ask(bus, PROBE, RequestOutcome.OK)
+    ask(bus, "list_participants", RequestOutcome.UNAVAILABLE)
+    assert health.is_up()
