@@ -26,6 +26,16 @@ if [ "${as_root[*]:-}" = none ] || ! command -v apt-get >/dev/null; then
     exit 2
 fi
 
+# Debian starts, and enables, the services that come with a package.  Tests need the programs, on ports of their own.
+enabled() { if [ -d /run/systemd/system ]; then systemctl list-unit-files --state=enabled --no-legend | cut -d' ' -f1 | sort; fi; }
+policy=/usr/sbin/policy-rc.d
+if [ ! -e $policy ]; then
+    trap '"${as_root[@]}" rm -f $policy' EXIT
+    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee $policy >/dev/null
+    "${as_root[@]}" chmod 755 $policy
+fi
+before=$(enabled)
+
 echo "setup: installing ${packages[*]} with apt-get" >&2
 export DEBIAN_FRONTEND=noninteractive
 install=("${as_root[@]}" apt-get install -qq -y --no-install-recommends "${packages[@]}")
@@ -34,6 +44,8 @@ if ! "${install[@]}" >/dev/null 2>&1; then
     "${as_root[@]}" apt-get update -qq
     "${install[@]}" >/dev/null
 fi
+mapfile -t units < <(comm -13 <(echo "$before") <(enabled) | grep '\.service$' || true)
+[ ${#units[@]} -eq 0 ] || "${as_root[@]}" systemctl disable -q "${units[@]}"
 
 mapfile -t packages < <(missing "$@")
 if [ ${#packages[@]} -gt 0 ]; then
