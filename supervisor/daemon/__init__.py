@@ -44,7 +44,12 @@ def run(settings: Settings, *, dev: bool, config_path: Path) -> int:
 
 
 async def _run(daemon_class: type, settings: Settings, config_path: Path, development: object) -> int:
-    daemon = daemon_class(settings, config_path, development)
+    from supervisor.process.files import StateDirectoryError
+
+    try:
+        daemon = daemon_class(settings, config_path, development)
+    except OSError as error:  # what it puts into the state directory: a full disk, for one
+        raise StateDirectoryError(f"{settings.paths.state}: {error.strerror}") from error
     await daemon.run()
     if daemon.failure is not None:
         return _fail(daemon.failure, 1)

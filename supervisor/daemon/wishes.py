@@ -5,6 +5,7 @@ The rule: a wish outlives a crash and a hand-over of the daemon; an orderly end 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from supervisor.events import EventBus, StoreFailed
@@ -21,8 +22,14 @@ class StopWishes:
         self._stopped: set[str] = set()
 
     def load(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._stopped = {p.name.removesuffix(_SUFFIX) for p in self._folder.glob(f"*{_SUFFIX}")}
+        """What cannot be read is published, and nobody has been stopped then, as far as we know."""
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            names = os.listdir(self._folder)
+        except OSError as error:
+            self._bus.publish(StoreFailed(operation="stop wishes", error=str(error)))
+            return
+        self._stopped = {name.removesuffix(_SUFFIX) for name in names if name.endswith(_SUFFIX)}
 
     def stopped(self) -> frozenset[str]:
         return frozenset(self._stopped)

@@ -62,6 +62,8 @@ def is_held(path: Path) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:  # a file system without locks
+        raise FileRefused(f"{path}: cannot be locked: {error.strerror}") from error
     finally:
         os.close(descriptor)
     return False

@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.model import DeadJob
@@ -34,6 +35,9 @@ POLICY = WorkerPolicy(
     kill=0.3,
     guarded=False,
 )
+
+
+E = TypeVar("E", bound=Event)
 
 
 class NoRooms:
@@ -85,7 +89,7 @@ class Crew:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    def told(self, kind: type[Event]) -> list[Event]:
+    def told(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
 
 

@@ -96,3 +96,21 @@ except SpawnFailed as error:
     assert _on_small_disk(tmp_path, body, "nr_inodes=3,mode=0700") == [
         f"its lock cannot be used: {lock}: No space left on device"
     ]
+
+
+def test_a_daemon_that_finds_no_room_for_its_files_says_so(tmp_path: Path, runtime_dir: Path) -> None:
+    disk, config = tmp_path / "disk", tmp_path / "config.yaml"
+    disk.mkdir()
+    config.write_text(
+        f"livekit: {{url: 'ws://127.0.0.1:9', api_key: devkey, api_secret: {'s' * 40}}}\n"
+        "agents: [{id: a, command: [sleep, '600']}]\n"
+        f"paths: {{state: {disk}/state, runtime: {runtime_dir}, logs: {tmp_path}/logs}}\n"
+    )
+    code = f"""
+import subprocess, sys
+command = [sys.executable, "-m", "supervisor", "--config", {str(config)!r}, "run"]
+done = subprocess.run(command, capture_output=True, text=True)
+print(done.returncode, done.stderr, end="")
+"""
+    told = python_on(disk, "tmpfs", "size=16k,mode=0700", code)
+    assert told == f"2 livekit-supervisor: {disk}/state: No space left on device\n"

@@ -13,7 +13,14 @@ from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.claims import JobRequest
 from supervisor.core.ports import ProcessSpec
 from supervisor.core.worker_state import WorkerState
-from supervisor.events import Reconciled, RestartReason, WorkerRestarted, WorkerSpawned, WorkerStopped
+from supervisor.events import (
+    Reconciled,
+    RestartReason,
+    StoreFailed,
+    WorkerRestarted,
+    WorkerSpawned,
+    WorkerStopped,
+)
 from supervisor.process.procfs import environment, pids, variable
 from supervisor.process.variables import LAUNCH, STATE
 from tests.process.crew import Crew
@@ -99,7 +106,6 @@ async def test_taken_out_and_put_back_before_it_has_gone_it_runs_again(bench: Be
         assert await ready(crew) != first
         assert not is_alive(first)
         [restarted] = crew.told(WorkerRestarted)
-        assert isinstance(restarted, WorkerRestarted)
         assert restarted.reason is RestartReason.COMMAND
         await until_async(lambda: bench.log.read_text() == "up\nup\n")
         crew.workers.stop(AGENT, drain=False)
@@ -177,3 +183,15 @@ async def test_restart_during_backoff_starts_at_once(bench: Bench) -> None:
         crew.workers.restart(AGENT, drain=True)
         pid = await ready(crew)
         await until_async(lambda: list(processes(bench)) == [pid])  # none is seen while it executes a program
+
+
+async def test_wishes_that_cannot_be_read_are_told_and_everything_runs(
+    bench: Bench, sleeper: ProcessSpec
+) -> None:
+    bench.state.mkdir()
+    (bench.state / "wishes").write_text("no directory")
+    crew = Crew(bench)
+    assert [event.operation for event in crew.told(StoreFailed)] == ["stop wishes"]
+    crew.configure(sleeper)
+    async with crew.running():
+        await ready(crew)
