@@ -16,6 +16,7 @@ from typing import Any
 
 import livekit.agents
 from livekit.agents import AgentServer, AgentSession, CloseReason, JobContext, JobExecutorType, JobRequest
+from livekit.agents.ipc.proc_pool import ProcPool
 
 from agent_guard.job import GuardedEntrypoint
 from agent_guard.refusal import LOGGER, ConnectFailures
@@ -59,6 +60,7 @@ _NEEDED_PARAMETERS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (JobRequest.reject, ("terminate",)),
 )
 _NEEDED_ON_SERVER = ("_agent_name",)
+_NEEDED_ON_POOL = ("processes", "get_by_job_id")
 
 
 class Outcome:
@@ -86,7 +88,8 @@ def missing() -> list[str]:
     reasons = (
         [] if hasattr(CloseReason, "PARTICIPANT_DISCONNECTED") else ["CloseReason.PARTICIPANT_DISCONNECTED"]
     )
-    return names + parameters + reasons
+    pool = [f"ProcPool.{name}" for name in _NEEDED_ON_POOL if not hasattr(ProcPool, name)]
+    return names + parameters + reasons + pool
 
 
 def install(settings: GuardSettings) -> Outcome:

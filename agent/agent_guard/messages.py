@@ -79,6 +79,21 @@ class Request:
 
 
 @dataclass(frozen=True)
+class RunningJob:
+    job_id: str
+    room: str
+    dispatch_id: str
+    identity: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Jobs:
+    type: ClassVar[str] = "jobs"
+    jobs: tuple[RunningJob, ...]
+
+
+@dataclass(frozen=True)
 class Abandon:
     type: ClassVar[str] = "abandon"
     job_id: str
@@ -129,7 +144,18 @@ class Goodbye:
 
 Hello = Union[WorkerHello, JobHello]  # noqa: UP007
 ToDaemon = Union[  # noqa: UP007
-    Hello, Registered, Unregistered, Request, Abandon, Heartbeat, Joined, Census, Report, Failed, Goodbye
+    Hello,
+    Registered,
+    Unregistered,
+    Request,
+    Jobs,
+    Abandon,
+    Heartbeat,
+    Joined,
+    Census,
+    Report,
+    Failed,
+    Goodbye,
 ]
 
 

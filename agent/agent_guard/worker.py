@@ -23,10 +23,12 @@ from agent_guard.messages import (
     Failed,
     Goodbye,
     Heartbeat,
+    Jobs,
     Registered,
     Report,
     Request,
     Resume,
+    RunningJob,
     ToGuard,
     Unregistered,
     Welcome,
@@ -37,6 +39,8 @@ from agent_guard.transport import Connection
 
 ANSWER_TIMEOUT = 0.3
 OPEN_TIMEOUT = 0.3
+JOBS_AT_ONCE = 50
+"""In one message, which must stay below the longest line."""
 REGISTER_PATIENCE = 1.0
 """A worker that LiveKit has not registered this long after its start says so."""
 
@@ -172,6 +176,9 @@ class WorkerGuard:
         # A new daemon knows nothing of a drain that the last one began; it says so again if it wants one.
         self.draining = False
         log.logger.debug(log.CONNECTED)
+        running = self._running()
+        for start in range(0, len(running), JOBS_AT_ONCE):
+            self._connection.send(Jobs(jobs=tuple(running[start : start + JOBS_AT_ONCE])))
         if self._registered is not None:
             self._connection.send(self._registered)
         elif self._lost is not None:
@@ -184,6 +191,17 @@ class WorkerGuard:
 
     def _send_heartbeat(self, late: float) -> None:
         self._connection.send(Heartbeat(jobs=len(self._jobs()), late=late))
+
+    def _running(self) -> list[RunningJob]:
+        """In processes of their own.  Jobs speak for themselves; one that hangs does not."""
+        found = []
+        for info in self._jobs():
+            executor = self._server._proc_pool.get_by_job_id(info.job.id)
+            pid = getattr(executor, "pid", None)
+            if isinstance(pid, int):
+                job, identity = info.job, info.accept_arguments.identity
+                found.append(RunningJob(job.id, job.room.name, job.dispatch_id, identity, pid))
+        return found
 
     def _jobs(self) -> list[RunningJobInfo]:
         return self._server.active_jobs if self._started else []

@@ -72,6 +72,8 @@ class Job:
     """It has been told to leave because of that, and would not have ended by itself."""
     cause: JobDeath = JobDeath.JOB_DEATH
     suspect_since: float | None = None
+    speaks_by: float | None = None
+    """Its worker says that it runs, and it has not said anything itself: by then it has, or it hangs."""
 
 
 class ClaimBook:
@@ -94,6 +96,7 @@ class ClaimBook:
         self._worker_hung = worker_hung
         self._rooms: RoomListener | None = None
         self._jobs: ByAgent[Job] = ByAgent()
+        self._started_until = 0.0
 
     def listen(self, rooms: RoomListener) -> None:
         """Tell ``rooms`` of changes; once, before anything else happens."""
@@ -110,6 +113,7 @@ class ClaimBook:
     async def restore(self, timeout: float) -> None:
         """Take over the store's claims: those of living jobs stand and wait for them to connect again."""
         now = self._clock()
+        self._started_until = now + timeout
         self.table.freeze(now + timeout)
         alive: list[Claim] = []
         for stored in await self._store.load_claims():
@@ -123,6 +127,9 @@ class ClaimBook:
                 self._store.delete_claim(claim.room)
                 self.rooms.note_death(_dead(claim, JobDeath.JOB_DEATH, now))
         self.table.load(alive, expires_at=now + timeout, epoch=await self._store.load_epoch())
+
+    def is_starting(self) -> bool:
+        return self._clock() < self._started_until
 
     def _remember(self, claim: Claim, create_time: float, timeout: float) -> None:
         job = Job(
@@ -186,7 +193,7 @@ class ClaimBook:
     def is_impostor(self, arrival: JobArrival) -> bool:
         """Another process, or one of another agent or room, speaks in the name of a job that lives."""
         known = self._jobs.get(arrival.job_id)
-        if known is None:
+        if known is None or known.speaks_by is not None:
             return False
         if self._watch.create_time(known.pid) != known.create_time:
             self._died(known)
@@ -217,9 +224,29 @@ class ClaimBook:
         self, arrival: JobArrival, link: JobLink, create_time: float, *, in_worker: bool, timeout: float
     ) -> Job:
         known = self._jobs.get(arrival.job_id)
-        if known is not None:
+        if known is not None and known.speaks_by is None:
             known.link, known.timeout, known.in_worker = link, timeout, in_worker
             return known
+        self._forget(arrival.job_id)
+        job = self._begin(arrival, create_time, timeout=timeout)
+        job.link, job.in_worker = link, in_worker
+        return job
+
+    def expect(self, arrival: JobArrival, timeout: float) -> None:
+        """A job that its worker says is running: it has to speak for itself, or it hangs.
+
+        Without a store nobody else would know of it.  It holds nothing by that: it may be about to end.
+        """
+        create_time = self._watch.create_time(arrival.pid)
+        if create_time is None or self._jobs.get(arrival.job_id) or self.table.is_over(arrival.job_id):
+            return
+        job = self._begin(arrival, create_time, timeout=timeout)
+        job.speaks_by = self._clock() + timeout
+
+    def awaits_word_from(self, room: str) -> bool:
+        return any(job.room == room and job.speaks_by is not None for job in self._jobs)
+
+    def _begin(self, arrival: JobArrival, create_time: float, *, timeout: float) -> Job:
         job = Job(
             job_id=arrival.job_id,
             room=arrival.room,
@@ -228,9 +255,8 @@ class ClaimBook:
             dispatch_id=arrival.dispatch_id,
             pid=arrival.pid,
             create_time=create_time,
-            in_worker=in_worker,
+            in_worker=False,
             timeout=timeout,
-            link=link,
         )
         self._jobs.put(job.job_id, job)
         job.stop_watching = self._watch.watch(job.pid, lambda: self._died(job))
@@ -338,6 +364,10 @@ class ClaimBook:
             self._expire(claim, now)
         for job in [j for j in self._jobs if j.kill_at is not None and now >= j.kill_at]:
             self._kill(job)
+        if not self.table.frozen(now):
+            for job in [j for j in self._jobs if j.speaks_by is not None and now >= j.speaks_by]:
+                job.speaks_by = None
+                self._suspect(job, now)
 
     def _expire(self, claim: Claim, now: float) -> None:
         if claim.state is ClaimState.PENDING:
@@ -347,17 +377,17 @@ class ClaimBook:
         if job is None:
             self._release(claim, "the job is not known any more")
         elif job.suspect_since is None:
-            job.suspect_since = now
-            job.cause = JobDeath.HUNG_JOB
-            self._bus.publish(
-                ConflictDetected(
-                    kind=ConflictKind.HUNG_JOB,
-                    agent_id=job.agent_id,
-                    room=job.room,
-                    identity=job.identity,
-                )
+            self._suspect(job, now)
+
+    def _suspect(self, job: Job, now: float) -> None:
+        job.suspect_since = now
+        job.cause = JobDeath.HUNG_JOB
+        self._bus.publish(
+            ConflictDetected(
+                kind=ConflictKind.HUNG_JOB, agent_id=job.agent_id, room=job.room, identity=job.identity
             )
-            self._kill(job)
+        )
+        self._kill(job)
 
     def _kill(self, job: Job) -> None:
         job.kill_at = None

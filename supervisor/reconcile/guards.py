@@ -123,6 +123,24 @@ class GuardDesk:
         )
         return session
 
+    def expect(self, arrival: JobArrival) -> None:
+        """What is not in the tree of that agent's worker, or is the worker itself, is not ours to judge."""
+        worker = self.workers.get(arrival.agent_id)
+        if worker is None or worker.handle is None or arrival.pid == worker.handle.pid:
+            return
+        if self._watch.in_tree(arrival.pid, worker.handle.pid, worker.spec.process.marks):
+            self.book.expect(arrival, self._times(arrival.agent_id).heartbeat_timeout)
+
+    def is_unsure_of(self, room: str) -> bool:
+        """Right after our start, without the store, somebody may be in it who has not spoken yet."""
+        if not self.book.is_starting() or self.book.table.get(room) is not None:
+            return False
+        return self.book.awaits_word_from(room) or any(
+            worker.handle is not None and worker.handle.adopted and worker.link is None
+            for worker in self.workers.all()
+            if worker.spec.policy.guarded
+        )
+
     def _welcome(self, agent_id: str) -> dict[str, object]:
         times = self._times(agent_id)
         return {
@@ -160,6 +178,8 @@ class _WorkerSession:
                 workers.heartbeat(self.agent_id)
             case "request":
                 self._request(message)
+            case "jobs":
+                self._jobs(message)
             case "abandon":
                 self.desk.book.abandon(self.agent_id, text(message, "job_id"), text(message, "reason"))
             case "registered":
@@ -181,6 +201,23 @@ class _WorkerSession:
     def closed(self) -> None:
         self.desk.workers.disconnected(self.agent_id, self)
 
+    def _jobs(self, message: Mapping[str, object]) -> None:
+        listed = message.get("jobs")
+        if not isinstance(listed, list) or not all(isinstance(job, dict) for job in listed):
+            raise BadMessage("jobs must be a list of objects")
+        for job in listed:
+            arrival = JobArrival(
+                room=name(job, "room"),
+                agent_id=self.agent_id,
+                job_id=name(job, "job_id"),
+                identity=name(job, "identity"),
+                dispatch_id=text(job, "dispatch_id"),
+                pid=number(job, "pid"),
+                epoch=None,
+                joined=False,
+            )
+            self.desk.expect(arrival)
+
     def _request(self, message: Mapping[str, object]) -> None:
         worker = self.desk.workers.get(self.agent_id)
         request = JobRequest(
@@ -190,6 +227,8 @@ class _WorkerSession:
             dispatch_id=text(message, "dispatch_id"),
             identity=name(message, "identity"),
         )
+        if self.desk.is_unsure_of(request.room):
+            return  # the guard looks at the room itself
         answer = self.desk.book.request(
             request,
             max_rooms=worker.spec.max_rooms if worker is not None else 0,

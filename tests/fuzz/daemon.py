@@ -91,6 +91,11 @@ class Daemon:
     def clock(self) -> float:
         return self.now
 
+    @staticmethod
+    def pid_of(agent_id: str) -> int:
+        """Of that agent's worker."""
+        return _PIDS[agent_id]
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         self.workers.configure([_spec(agent_id) for agent_id in AGENTS])

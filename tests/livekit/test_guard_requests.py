@@ -12,7 +12,9 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import cast
 
+import psutil
 import pytest
 from livekit import api
 
@@ -288,7 +290,13 @@ async def test_jobs_go_on_without_a_daemon_and_tell_the_next_one_what_they_hold(
         assert (again.hello["joined"], again.hello["epoch"]) == (True, 1)
         census = await second.until(lambda: again.heard("census"))
         assert census[-1]["agents"] == [job.hello["identity"]]
-        await second.registered()
+        guard = await second.registered()
+        listed = [entry for told in guard.heard("jobs") for entry in cast(list[Wire], told["jobs"])]
+        [running] = [entry for entry in listed if entry["job_id"] == job.hello["job_id"]]
+        assert {key: running[key] for key in ("room", "identity", "dispatch_id")} == {
+            key: job.hello[key] for key in ("room", "identity", "dispatch_id")
+        }
+        assert psutil.Process(cast(int, running["pid"])).is_running()
     assert len(await agents(livekit, room)) == 1
 
 

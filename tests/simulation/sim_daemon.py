@@ -239,8 +239,11 @@ class Bridge:
         if link is None:
             return Verdict.PASS
         message = {"type": "request", "id": 1, "room": offer.room, "job_id": offer.job_id}
+        link.peer.answer = {}
         link.session.receive({**message, "dispatch_id": offer.dispatch_id, "identity": identity})
         answer = link.peer.answer
+        if not answer:  # the daemon is not sure: the guard looks
+            return DaemonAway(worker.server).request(worker, offer, identity)
         if answer["outcome"] == "granted":
             self._epochs[offer.job_id] = int(str(answer["epoch"]))
             return Verdict.ACCEPT
@@ -260,6 +263,8 @@ class Bridge:
         link = self._connect(worker.process.pid, hear, hello)
         if link is not None:
             self._workers[id(worker)] = link
+            running = [job for job in worker.jobs.values() if job.alive]
+            link.session.receive({"type": "jobs", "jobs": [_running(job) for job in running]})
         return link
 
     def _connect(
@@ -324,6 +329,11 @@ class Bridge:
         link = self._jobs.get(job.id)
         if link is not None and not self.gone:
             link.session.receive(message)
+
+
+def _running(job: ModelJob) -> dict[str, object]:
+    named = {"job_id": job.id, "room": job.room, "identity": job.identity}
+    return {**named, "dispatch_id": job.dispatch_id, "pid": job.process.pid}
 
 
 class SimDaemon:

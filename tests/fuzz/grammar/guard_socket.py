@@ -26,6 +26,14 @@ _FIELDS: Mapping[str, Mapping[str, st.SearchStrategy[object]]] = {
         "dispatch_id": _SHORT,
         "identity": _SHORT,
     },
+    "jobs": {
+        "jobs": st.lists(
+            st.fixed_dictionaries(
+                {"job_id": _JOBS, "room": _ROOMS, "identity": _SHORT, "dispatch_id": _SHORT, "pid": NUMBERS}
+            ),
+            max_size=3,
+        )
+    },
     "abandon": {"job_id": _JOBS, "reason": _SHORT},
     "heartbeat": {"jobs": st.integers(0, 3), "late": st.floats(0, 1)},
     "joined": {"identity": _SHORT, "sid": _SHORT},

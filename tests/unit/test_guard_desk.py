@@ -1,0 +1,181 @@
+"""What the daemon believes of those who speak for an agent, and of those who should and do not."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from supervisor.core.model import ClaimOutcome
+from supervisor.core.ports import BadMessage, GuardSession, Refusal
+from supervisor.events import ClaimDecided, ConflictDetected, ConflictResolved, Event
+from tests.fuzz.daemon import AGENTS, GOOD, OURS, QUIET, TREE, Daemon, turns
+
+PIDS = {agent_id: Daemon.pid_of(agent_id) for agent_id in AGENTS}
+
+
+class Peer:
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.heard: list[Mapping[str, object]] = []
+
+    def send(self, message: Mapping[str, object]) -> None:
+        self.heard.append(message)
+
+    def close(self) -> None: ...
+
+
+class Stage:
+    """A daemon, and what happened."""
+
+    def __init__(self) -> None:
+        self.daemon = Daemon()
+        self.events: list[Event] = []
+        self.daemon.bus.subscribe(self.events.append)
+
+    def hello(self, pid: int, **fields: object) -> tuple[Peer, GuardSession | Refusal]:
+        peer = Peer(pid)
+        return peer, self.daemon.guards.hello(peer, {"type": "hello", "v": 1, **fields})
+
+    def worker(self, agent_id: str = TREE) -> tuple[Peer, GuardSession]:
+        peer, session = self.hello(PIDS[agent_id], role="worker", agent_id=agent_id)
+        assert not isinstance(session, Refusal)
+        return peer, session
+
+    def job(
+        self, job_id: str = "AJ_1", pid: int = 50, **fields: object
+    ) -> tuple[Peer, GuardSession | Refusal]:
+        spoken = {"agent_id": TREE, "room": "r", "job_id": job_id, "identity": f"agent-{job_id}"}
+        return self.hello(pid, role="job", **{**spoken, **fields})
+
+    def hung(self) -> list[str]:
+        return [e.room for e in self.events if isinstance(e, ConflictDetected) and e.kind == "hung_job"]
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    stage = Stage()
+    async with stage.daemon.running():
+        yield stage
+    stage.daemon.check()
+
+
+def running(job_id: str = "AJ_1", pid: int = 50, room: str = "r") -> dict[str, object]:
+    job = {"job_id": job_id, "room": room, "identity": f"agent-{job_id}", "dispatch_id": "AD_1", "pid": pid}
+    return {"type": "jobs", "jobs": [job]}
+
+
+async def test_another_process_is_refused_in_the_name_of_a_job_that_lives(stage: Stage) -> None:
+    _, holder = stage.job()
+    assert not isinstance(holder, Refusal)
+    for lie in ({"pid": 51}, {"room": "s"}):
+        _, refused = stage.job(**lie)
+        assert isinstance(refused, Refusal)
+    again, session = stage.job(epoch=1)
+    assert not isinstance(session, Refusal)
+    assert again.heard[0]["hold"] is True
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"room": ""},
+        {"job_id": ""},
+        {"identity": ""},
+        {"epoch": True},
+        {"epoch": -1},
+        {"epoch": 2**52 + 1},
+        {"v": True},
+    ],
+    ids=str,
+)
+async def test_what_cannot_be_right_is_refused(wrong: dict[str, object], stage: Stage) -> None:
+    _, refused = stage.job(**wrong)  # type: ignore[arg-type]
+    assert isinstance(refused, Refusal)
+    assert stage.daemon.book.table.all() == ()
+
+
+async def test_no_worker_gives_back_what_was_granted_to_another(stage: Stage) -> None:
+    _, tree = stage.worker(TREE)
+    _, quiet = stage.worker(QUIET)
+    tree.receive({"type": "request", "id": 1, "room": "r", "job_id": "AJ_1", "identity": "i"})
+    quiet.receive({"type": "abandon", "job_id": "AJ_1", "reason": "spite"})
+    assert stage.daemon.book.table.get("r") is not None
+    tree.receive({"type": "abandon", "job_id": "AJ_1", "reason": "assignment timed out"})
+    assert stage.daemon.book.table.get("r") is None
+
+
+async def test_numbers_of_a_worker_are_checked(stage: Stage) -> None:
+    _, worker = stage.worker()
+    for message in (
+        {"type": "registered", "http_port": 65_536},
+        {"type": "request", "id": True, "room": "r", "job_id": "j", "identity": "i"},
+        {"type": "jobs", "jobs": [7]},
+        {"type": "jobs", "jobs": {}},
+    ):
+        with pytest.raises(BadMessage):
+            worker.receive(message)
+
+
+# --- jobs that should speak, and do not -----------------------------------------------------------
+
+
+async def test_a_job_that_its_worker_knows_and_that_says_nothing_hangs(stage: Stage) -> None:
+    _, worker = stage.worker()
+    worker.receive(running())
+    assert stage.daemon.book.table.all() == ()
+    stage.daemon.pass_time(9.0)
+    assert stage.hung() == []
+    stage.daemon.pass_time(2.0)
+    assert stage.hung() == ["r"]
+    await turns(2)
+    assert stage.daemon.book.jobs_of(TREE) == ()
+    resolved = [e for e in stage.events if isinstance(e, ConflictResolved)]
+    assert [(e.kind, e.resolution) for e in resolved] == [("hung_job", "terminated")]
+
+
+async def test_a_job_that_speaks_up_in_time_holds_its_room(stage: Stage) -> None:
+    _, worker = stage.worker()
+    worker.receive(running())
+    stage.daemon.pass_time(5.0)
+    peer, session = stage.job(epoch=7, joined=True)
+    assert not isinstance(session, Refusal)
+    assert (peer.heard[0]["hold"], peer.heard[0]["epoch"]) == (True, 7)
+    stage.daemon.pass_time(8.0)
+    assert stage.hung() == []
+
+
+@pytest.mark.parametrize("over", ["said goodbye", "not in the tree", "the worker itself", "known already"])
+async def test_who_is_over_or_not_ours_is_not_waited_for(over: str, stage: Stage) -> None:
+    _, worker = stage.worker(QUIET if over == "not in the tree" else TREE)
+    if over in ("said goodbye", "known already"):
+        _, job = stage.job()
+        assert not isinstance(job, Refusal)
+        if over == "said goodbye":
+            job.receive({"type": "goodbye", "reason": "done"})
+    before = len(stage.daemon.book.jobs_of(TREE))
+    worker.receive(running(pid=1 if over == "the worker itself" else 50))
+    assert not stage.daemon.book.awaits_word_from("r")
+    assert len(stage.daemon.book.jobs_of(TREE)) == before
+
+
+async def test_right_after_a_start_nobody_is_given_a_room_that_may_have_somebody(stage: Stage) -> None:
+    """No answer: the guard looks at the room, and finds who is in it."""
+    await stage.daemon.book.restore(10.0)
+    peer, worker = stage.worker()
+    ask = {"type": "request", "id": 1, "room": "r", "job_id": "AJ_2", "identity": "i"}
+
+    def decided() -> list[ClaimOutcome]:
+        worker.receive(ask)
+        return [e.outcome for e in stage.events if isinstance(e, ClaimDecided)]
+
+    assert decided() == []  # other workers have not spoken
+    stage.worker(QUIET)
+    for agent_id in (OURS, GOOD):
+        _, session = stage.hello(PIDS[agent_id], role="worker", agent_id=agent_id)
+        assert not isinstance(session, Refusal)
+    worker.receive(running())
+    assert decided() == []  # a job of its own has not
+    stage.job(joined=True)
+    assert decided() == [ClaimOutcome.HELD]
+    assert [message["type"] for message in peer.heard] == ["welcome", "answer"]
