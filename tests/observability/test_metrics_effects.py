@@ -10,6 +10,7 @@ import contextlib
 import re
 import sqlite3
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,11 @@ async def states_are_shown(daemon: Supervised) -> None:
     ):
         await comes_to(daemon, 1, "agent_state", agent_id=agent_id, state=state)
     assert await daemon.metric("agent_state") == len((await shown(daemon))["agents"])
+    for agent_id, up, ready in (("sleeper", 1, 1), ("patient", 1, 0), ("resting", 0, 0)):
+        assert await daemon.metric("agent_up", {"agent_id": agent_id}) == up
+        assert await daemon.metric("agent_ready", {"agent_id": agent_id}) == ready
+    assert await daemon.metric("agent_memory_limit_bytes", {"agent_id": "eater"}) == 30 << 20
+    await rises_above(daemon, 1 << 20, "agent_resident_memory_bytes", agent_id="patient")
 
 
 async def shown(daemon: Supervised) -> Status:
@@ -209,6 +215,7 @@ async def test_webhooks(livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path) 
                 assert await send(daemon, body, authorization) == status
         assert await daemon.metric("webhooks_total") == len(sent), "each is counted once"
         assert await daemon.metric("webhooks_dropped_total") == 3
+        assert time.time() - await daemon.metric("webhook_last_received_timestamp_seconds") < 60
 
 
 # --- calls to LiveKit ---------------------------------------------------------------------------------

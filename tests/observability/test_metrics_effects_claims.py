@@ -37,6 +37,7 @@ async def requests_are_counted_by_their_answer(daemon: Supervised, worker: Mouth
         async with moves(daemon, "claim_requests_total", agent_id=AGENT, outcome=outcome):
             assert await worker.asks(room, job) == outcome
     assert await daemon.metric("claims", {"agent_id": AGENT}) == 2
+    assert await daemon.metric("agent_max_rooms", {"agent_id": AGENT}) == 2
     await rises_above(daemon, 0, "rooms", state="empty")
 
 
@@ -65,6 +66,7 @@ async def an_agent_above_its_limit_is_told(daemon: Supervised, lent: Lender) -> 
 
 
 async def a_drain_is_answered_and_can_be_interrupted(daemon: Supervised, worker: Mouth, job: Mouth) -> None:
+    assert await daemon.metric("agent_active_jobs", {"agent_id": AGENT}) == 1
     job.says("census", agents=["agent-first"], humans=1)
     await command(daemon, "drain", agent=AGENT)
     await worker.hears("drain")

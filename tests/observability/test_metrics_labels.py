@@ -123,7 +123,7 @@ MOVED: dict[tuple[str, str], dict[str, str]] = {
         "ghost_agent": MOMENTS + "removed in milliseconds",
         "lost_dispatch": MOMENTS + "deleted in milliseconds",
         "missing_agent": f"{ROOMS}::an_agent_that_is_full_takes_no_other_room",
-        "hung_job": MOMENTS + "killed at once",
+        "hung_job": NEVER + "it is killed in the moment in which it is noticed",
         "too_many_rooms": f"{CLAIMS}::an_agent_above_its_limit_is_told",
     },
     ("reconcile_total", "loop"): {
@@ -131,6 +131,7 @@ MOVED: dict[tuple[str, str], dict[str, str]] = {
         "rooms": f"{EFFECTS}::every_outcome_is_counted",
         "scan": f"{EFFECTS}::a_second_process_is_ended",
     },
+    # Only rooms are requeued, and they fail by defects of ours alone: what cannot be read is no failure.
     ("reconcile_total", "outcome"): {
         "ok": f"{EFFECTS}::every_outcome_is_counted",
         "requeued": f"{EFFECTS}::a_room_that_cannot_be_read_is_tried_again",
