@@ -42,6 +42,8 @@ from supervisor.reconcile.queue import Reconciler
 
 CONCURRENCY = 64
 """Agents handled at once: each ends by itself, and one that hangs delays no other."""
+GUARD_RETURNS = 2.0
+"""Seconds within which a guard finds a new daemon: it tries every second at least."""
 GAVE_UP_ON_LIVEKIT = 69
 """The guard's exit status for a worker that LiveKit stayed away from (docs/protocol.md)."""
 
@@ -235,6 +237,9 @@ class WorkerReconciler:
         if handle is None:
             return
         self._attach(worker, handle)
+        if worker.spec.policy.guarded and handle.age >= worker.spec.policy.startup_timeout:
+            # Its guard is there, and only has to find us: it is not waited for like one that starts.
+            worker.last_heartbeat = self._clock() + GUARD_RETURNS
         if not worker.wanted:
             # Whether its stop was to drain is not known any more: no call is cut off by a change of daemons.
             worker.ending = begin_ending(worker.spec.policy, EndReason.STOPPED, self._clock(), drain=True)

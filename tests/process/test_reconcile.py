@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from dataclasses import replace
 
 import pytest
@@ -18,11 +19,14 @@ from supervisor.events import (
     RestartReason,
     StoreFailed,
     WorkerRestarted,
+    WorkerSignalled,
     WorkerSpawned,
     WorkerStopped,
 )
 from supervisor.process.procfs import environment, pids, variable
 from supervisor.process.variables import LAUNCH, STATE
+from supervisor.process.watch import PidfdWatch
+from supervisor.reconcile.workers import GUARD_RETURNS
 from tests.process.crew import Crew
 from tests.process.programs import (
     AGENT,
@@ -195,3 +199,26 @@ async def test_wishes_that_cannot_be_read_are_told_and_everything_runs(
     crew.configure(sleeper)
     async with crew.running():
         await ready(crew)
+
+
+async def test_an_adopted_worker_that_says_nothing_hangs_unless_it_may_still_be_starting(
+    bench: Bench, sleeper: ProcessSpec
+) -> None:
+    """As one that was stopped with SIGSTOP while no daemon ran: no need to wait as long as for a start."""
+    first = Crew(bench)
+    first.configure(sleeper)
+    async with first.running():
+        pid = await ready(first)
+    born = PidfdWatch().create_time(pid)
+    assert born is not None
+    starting, silent = Crew(bench), Crew(bench)
+    starting.configure(sleeper, guarded=True, startup_timeout=3600.0, heartbeat_timeout=0.1)
+    async with starting.running():
+        assert starting.workers.all()[0].last_heartbeat is None
+    start = GUARD_RETURNS + 1.0
+    await until_async(lambda: time.clock_gettime(time.CLOCK_BOOTTIME) - born > start)
+    silent.configure(sleeper, guarded=True, startup_timeout=start, heartbeat_timeout=0.1)
+    async with silent.running():
+        await until_async(lambda: silent.told(WorkerSignalled))
+    signalled = silent.told(WorkerSignalled)[0]
+    assert (signalled.pid, signalled.reason) == (pid, "hung")
