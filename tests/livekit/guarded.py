@@ -108,9 +108,12 @@ class StandInDaemon:
 
         return await self.until(look, timeout)
 
-    async def job(self, timeout: float = 15.0, *, joined: bool = True) -> Peer:
+    async def job(self, timeout: float = 15.0, *, joined: bool = True, room: str = "") -> Peer:
+        """The first job; with ``room`` that room's: those of earlier tests may still be there."""
+
         def look() -> Peer | None:
-            return next((j for j in self.jobs() if not joined or j.heard("joined")), None)
+            jobs = (j for j in self.jobs() if not room or j.hello["room"] == room)
+            return next((j for j in jobs if not joined or j.heard("joined")), None)
 
         return await self.until(look, timeout)
 

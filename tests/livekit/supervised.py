@@ -161,6 +161,11 @@ class Supervised:
     async def metric(self, name: str, labels: Mapping[str, str] | None = None) -> float:
         """The sum of all series of that name whose labels include these."""
         _, text = await self.get("/metrics")
+        return self.metric_in(text, name, labels)
+
+    @staticmethod
+    def metric_in(text: str, name: str, labels: Mapping[str, str] | None = None) -> float:
+        """The same, of one scrape: for those that are to be compared."""
         found = re.findall(rf"^livekit_supervisor_{name}(?:{{([^}}]*)}})? (\S+)$", text, re.MULTILINE)
         assert found, f"no series {name}"
         wanted = {f'{key}="{value}"' for key, value in (labels or {}).items()}

@@ -282,7 +282,7 @@ async def test_jobs_go_on_without_a_daemon_and_tell_the_next_one_what_they_hold(
     async with StandInDaemon(worker.socket) as first:
         await first.registered()
         await dispatch(livekit, room, "mine")
-        job = await first.job()
+        job = await first.job(room=room)
     async with StandInDaemon(worker.socket) as second:
         again = await second.until(
             lambda: next((j for j in second.jobs() if j.hello["job_id"] == job.hello["job_id"]), None)

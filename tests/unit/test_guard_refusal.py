@@ -23,9 +23,13 @@ def refused(status: int) -> aiohttp.WSServerHandshakeError:
 def told() -> Iterator[list[str]]:
     reasons: list[str] = []
     handler = ConnectFailures(reasons.append)
-    logging.getLogger(LOGGER).addHandler(handler)
+    logger = logging.getLogger(LOGGER)
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # others in this process may have silenced its parent
+    logger.addHandler(handler)
     yield reasons
-    logging.getLogger(LOGGER).removeHandler(handler)
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def test_both_ways_in_which_versions_log_it_are_read(told: list[str]) -> None:
