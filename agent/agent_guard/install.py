@@ -59,7 +59,7 @@ _NEEDED_PARAMETERS: tuple[tuple[Callable[..., Any], tuple[str, ...]], ...] = (
     (JobRequest.accept, ("identity", "attributes")),
     (JobRequest.reject, ("terminate",)),
 )
-_NEEDED_ON_SERVER = ("_agent_name",)
+_NEEDED_ON_SERVER = ("_agent_name", "_request_fnc", "_entrypoint_fnc")
 _NEEDED_ON_POOL = ("processes", "get_by_job_id")
 
 
@@ -168,12 +168,13 @@ def _wrap_run(settings: GuardSettings, guards: dict[int, WorkerGuard], outcome: 
     async def run(self: AgentServer, *args: Any, **kwargs: Any) -> None:
         outcome.ran = True
         guard = guards[id(self)]
-        _check_name(self, settings)
-        if settings.dev:
-            _suit_a_small_machine(self)
-        self.once("worker_started", guard.server_started)
-        await guard.start()
         try:
+            _check_name(self, settings)
+            _check_guarded(self)
+            if settings.dev:
+                _suit_a_small_machine(self)
+            self.once("worker_started", guard.server_started)
+            await guard.start()
             await original(self, *args, **kwargs)
         except Exception as error:
             outcome.failure = error
@@ -190,6 +191,15 @@ def _check_name(server: AgentServer, settings: GuardSettings) -> None:
         raise GuardError(
             f"the agent name {server._agent_name!r} could not be forced to {settings.agent_name!r}"
         )
+
+
+def _check_guarded(server: AgentServer) -> None:
+    """Whatever the script did to its server: what LiveKit will call is ours, or nothing."""
+    wanted = {"_request_fnc": GuardedRequests, "_entrypoint_fnc": GuardedEntrypoint}
+    for name, kind in wanted.items():
+        function = getattr(server, name)
+        if function is not None and not isinstance(function, kind):
+            raise GuardError(f"the script has replaced AgentServer.{name}, which cannot be guarded")
 
 
 def _suit_a_small_machine(server: AgentServer) -> None:

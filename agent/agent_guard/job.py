@@ -86,7 +86,7 @@ class JobGuard:
         self._presence = Presence(
             settings.human_return_grace, self._human_gone, self._human_returned, self._nobody_returned
         )
-        self._sessions = Sessions(ctx.room, self._humans)
+        self._sessions = Sessions(ctx.room, self._humans, lambda: self._presence.waits)
         self._subscriptions = Subscriptions(ctx.room)
         self._connection = Connection(
             settings.socket, hello=self._hello, on_message=self._received, on_lost=lambda: None

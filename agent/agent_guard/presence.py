@@ -41,6 +41,11 @@ class Presence:
         self._lost = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def waits(self) -> bool:
+        """A human has been here, and whoever comes back in time is waited for."""
+        return self.state in (HumanState.HERE, HumanState.GONE)
+
     def seen(self, humans: Set[str]) -> None:
         """The humans in the room at this moment, seen over a connection that is up."""
         if humans:

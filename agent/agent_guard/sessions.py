@@ -37,10 +37,15 @@ class _Kept:
 
 
 class Sessions:
-    """Those of one job.  ``humans`` tells who is in the room, the longest there first."""
+    """Those of one job.  ``humans`` tells who is in the room, the longest there first; ``waits``, whether the
+    job waits for one to come back: nobody would ever make a close that was put off for anybody else.
+    """
 
-    def __init__(self, room: rtc.Room, humans: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, room: rtc.Room, humans: Callable[[], Sequence[str]], waits: Callable[[], bool]
+    ) -> None:
         self._humans = humans
+        self._waits = waits
         self._kept: list[_Kept] = []
         _patch()
         _jobs[room] = self
@@ -58,7 +63,7 @@ class Sessions:
     def put_off(self, session: AgentSession[Any], close: Callable[[], None]) -> bool:
         """The session's human has left.  True: it stays open for now."""
         kept = next((k for k in self._kept if k.session is session), None)
-        if kept is None:
+        if kept is None or not self._waits():
             return False
         humans = self._humans()
         if humans:
@@ -105,14 +110,26 @@ def _link(session: AgentSession[Any], identity: str) -> None:
 
 
 async def _reset(kept: _Kept) -> None:
+    """Each step by itself: what fails in one must not leave the next human with what the last one said."""
     session = kept.session
-    try:
+
+    async def interrupt() -> None:
         await asyncio.wait({session.interrupt(force=True)}, timeout=INTERRUPT_TIMEOUT)
+
+    async def forget_turn() -> None:
         session.clear_user_turn()
+
+    async def forget_history() -> None:
         session.history.items.clear()
+
+    async def forget_context() -> None:
         await session.current_agent.update_chat_ctx(kept.opening.copy())
-    except Exception:  # a model plugin's code runs in here; a session that did not forget still answers
-        log.logger.exception(log.RESET_FAILED)
+
+    for step in (interrupt, forget_turn, forget_history, forget_context):
+        try:
+            await step()
+        except Exception:  # a model plugin's code runs in here; a session that did not forget still answers
+            log.logger.exception(log.RESET_FAILED)
 
 
 # --- where LiveKit calls us -----------------------------------------------------------------------

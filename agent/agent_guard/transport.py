@@ -49,6 +49,8 @@ class Connection:
         self._on_lost = on_lost
         self._writer: asyncio.StreamWriter | None = None
         self._welcomed = asyncio.Event()
+        self._tried = asyncio.Event()
+        """Welcomed, or nobody listens."""
         self._task: asyncio.Task[None] | None = None
         self._reports: deque[Report] = deque(maxlen=MAX_REPORTS)
 
@@ -58,9 +60,9 @@ class Connection:
         return self._welcomed.is_set()
 
     async def open(self, wait: float) -> bool:
-        """Start connecting; wait a little for the daemon's welcome, then go on without it."""
+        """Start connecting; wait a little for the daemon's welcome, and not at all where nobody listens."""
         self._task = asyncio.ensure_future(self._keep())
-        waiting = asyncio.ensure_future(self._welcomed.wait())
+        waiting = asyncio.ensure_future(self._tried.wait())
         try:
             await asyncio.wait({waiting}, timeout=wait)
         finally:
@@ -112,6 +114,7 @@ class Connection:
         try:
             reader, self._writer = await asyncio.open_unix_connection(self._path)
         except OSError:
+            self._tried.set()
             return False
         welcomed = False
         try:
@@ -140,6 +143,7 @@ class Connection:
 
     def _welcome(self) -> None:
         self._welcomed.set()
+        self._tried.set()
         while self._reports:
             self._write(self._reports.popleft())
 

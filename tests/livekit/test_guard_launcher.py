@@ -20,6 +20,13 @@ FAILURES = [
     pytest.param("import no_such_module\n", 1, "ModuleNotFoundError", id="does not import"),
     pytest.param("def broken(:\n", 1, "SyntaxError", id="does not parse"),
     pytest.param(
+        "from livekit.agents import AgentServer\nserver = AgentServer()\n"
+        "async def enter(ctx): ...\nserver._entrypoint_fnc = enter\n",
+        78,
+        "the script has replaced AgentServer._entrypoint_fnc",
+        id="a server that went round the guard",
+    ),
+    pytest.param(
         "from livekit.agents import AgentServer\nserver = AgentServer()\n",
         70,
         "No RTC session entrypoint",

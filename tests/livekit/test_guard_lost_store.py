@@ -10,7 +10,6 @@ import pytest
 from tests.livekit.stand import SOON, standing
 from tests.livekit.test_failures import HEARTBEAT, audible_again, call, fragile, measured, now
 
-
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(180)]
 
 

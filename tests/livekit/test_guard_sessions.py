@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from livekit import api, rtc
@@ -68,6 +69,8 @@ async def entrypoint(ctx: JobContext) -> None:
     if ctx.job.room.name.startswith("closing"):
         ctx.room.on("participant_disconnected", lambda _: session.shutdown(drain=False))
     options = room_io.RoomOptions(text_input=room_io.TextInputOptions(text_input_cb=on_text))
+    if ctx.job.room.name.startswith("robot"):
+        options.participant_kinds = [rtc.ParticipantKind.PARTICIPANT_KIND_AGENT]
     await session.start(Agent(instructions="none", chat_ctx=knowledge), room=ctx.room, room_options=options)
 
 if __name__ == "__main__":
@@ -114,9 +117,9 @@ class Call:
         self.job = await self.daemon.job()
         return self
 
-    async def join(self, identity: str) -> rtc.Room:
+    async def join(self, identity: str, kind: Literal["standard", "agent"] = "standard") -> rtc.Room:
         grants = api.VideoGrants(room_join=True, room=self.room)
-        token = api.AccessToken(self._server.key, self._server.secret).with_identity(identity)
+        token = api.AccessToken(self._server.key, self._server.secret).with_identity(identity).with_kind(kind)
         human = rtc.Room()
         self._rooms.append(human)
         await human.connect(self._server.url, token.with_grants(grants).to_jwt())
@@ -124,6 +127,9 @@ class Call:
         voice = rtc.LocalAudioTrack.create_audio_track("voice", rtc.AudioSource(48_000, 1))
         await human.local_participant.publish_track(voice)
         return human
+
+    def both(self, other: str) -> list[str]:
+        return sorted([str(self.job.hello["identity"]), other])
 
     async def end(self) -> None:
         for human in self._rooms:
@@ -229,6 +235,16 @@ async def test_a_job_that_waits_for_its_first_human_goes_on_waiting(call: MakeCa
         await outbound.humans(1)
         await callee.disconnect()
         await outbound.gone()
+
+
+async def test_a_session_with_a_program_ends_with_it(call: MakeCall) -> None:
+    """No human has been there, and none is waited for."""
+    async with call("robot", grace=30) as session:
+        caller = await session.join("caller", "agent")
+        await session.daemon.until(lambda: session.job.heard("census", agents=session.both("caller")))
+        await caller.disconnect()
+        assert await session.says("CLOSED") == ["CLOSED participant_disconnected"]
+        assert session.job.heard("report", report="human_gone") == []
 
 
 async def test_while_another_human_is_there_the_session_is_theirs(call: MakeCall) -> None:

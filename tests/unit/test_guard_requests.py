@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,9 +13,13 @@ from livekit.agents import AgentServer, JobRequest
 from livekit.agents.job import JobAcceptArguments
 from livekit.protocol import agent, models
 
+from agent_guard.look import LOOK_TIMEOUT
 from agent_guard.requests import GuardedRequests
 from agent_guard.settings import GuardSettings
-from agent_guard.worker import Options, WorkerGuard
+from agent_guard.worker import ANSWER_TIMEOUT, Options, WorkerGuard
+
+SLACK = 0.5
+"""What two shared cores may be late."""
 
 
 class Daemon:
@@ -33,9 +38,10 @@ class Daemon:
         if self._server is not None:
             self._server.close()
 
-    async def hears(self, kind: str) -> dict[str, object]:
+    async def hears(self, kind: str, **fields: object) -> dict[str, object]:
+        wanted = {"type": kind, **fields}
         async with asyncio.timeout(5):
-            while not (found := [m for m in self.told if m["type"] == kind]):  # noqa: ASYNC110
+            while not (found := [m for m in self.told if wanted.items() <= m.items()]):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         return found[0]
 
@@ -159,3 +165,23 @@ async def test_without_a_daemon_a_second_job_for_the_room_is_none_of_ours(
     await GuardedRequests(guard, None)(offer.request)
     assert (offer.accepted, offer.rejected) == ([], [False])
     assert guard.rooms_in_hand == {"AJ_0": "room"}
+
+
+async def test_at_the_worst_the_answer_is_no_in_less_than_a_second(
+    guard: WorkerGuard, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is silent, and so is LiveKit."""
+    daemon.answer = {"outcome": "granted", "id": -1}
+    monkeypatch.setenv("LIVEKIT_API_KEY", "key")
+    monkeypatch.setenv("LIVEKIT_API_SECRET", "s" * 32)
+    with socket.create_server(("127.0.0.1", 0)) as black_hole:
+        monkeypatch.setenv("LIVEKIT_URL", f"ws://127.0.0.1:{black_hole.getsockname()[1]}")
+        offer = Offer()
+        began = asyncio.get_running_loop().time()
+        await GuardedRequests(guard, None)(offer.request)
+        took = asyncio.get_running_loop().time() - began
+    assert (offer.accepted, offer.rejected) == ([], [False])
+    assert ANSWER_TIMEOUT + LOOK_TIMEOUT <= took < 1.0 + SLACK
+    assert ANSWER_TIMEOUT + LOOK_TIMEOUT < 1.0
+    assert (await daemon.hears("report", report="daemon_away"))["room"] == "room"
+    assert (await daemon.hears("report", report="look_failed"))["detail"]

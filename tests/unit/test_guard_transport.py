@@ -112,6 +112,14 @@ async def test_without_a_daemon_it_goes_on_and_connects_when_there_is_one(runtim
     await listener.stop()
 
 
+async def test_where_nobody_listens_a_job_does_not_wait(runtime_dir: Path) -> None:
+    guard = Guard(runtime_dir / "guard.sock")
+    began = time.monotonic()
+    assert not await guard.connection.open(wait=30)
+    assert time.monotonic() - began < 10
+    await guard.connection.close()
+
+
 async def test_a_daemon_that_says_nothing_is_away(listener: Listener, guard: Guard) -> None:
     listener.greeting = None
     assert not await guard.connection.open(wait=0.05)
