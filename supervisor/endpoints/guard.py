@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,6 +25,10 @@ MAX_UNREAD = 256 * 1024
 MAX_MESSAGES_PER_SECOND = 1_000
 HELLO_SECONDS = 2.0
 MAX_CONNECTIONS = 4_096
+MAX_STRANGERS = 32
+"""Connections of one process that have not said hello: a guard says it at once."""
+REFUSALS_TOLD = 20
+"""Each second; who floods us with connections does not flood the log and the history."""
 MAX_INTEGER = 2**53 - 1
 
 
@@ -33,11 +38,10 @@ class GuardServer:
     def __init__(self, path: Path, service: GuardService, bus: EventBus, clock: Callable[[], float]) -> None:
         self._path = path
         self._service = service
-        self._bus = bus
         self._clock = clock
+        self._door = _Door(bus, clock)
         self._listener: UnixListener | None = None
         self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
 
     async def start(self) -> None:
         """Bind the socket, mode 0600.  Raises :class:`supervisor.endpoints.listen.ListenError`."""
@@ -50,48 +54,85 @@ class GuardServer:
         if self._server is None or self._listener is None:
             return
         self._server.close()
-        for connection in tuple(self._connections):
+        for connection in tuple(self._door.connections):
             connection.close()
         await self._server.wait_closed()
         self._listener.remove()
 
     def _accept(self) -> _Connection:
-        return _Connection(self._service, self._bus, self._clock, self._connections)
+        return _Connection(self._service, self._clock, self._door)
+
+
+class _Door:
+    """Who is connected, and of whom that is too much."""
+
+    def __init__(self, bus: EventBus, clock: Callable[[], float]) -> None:
+        self.connections: set[_Connection] = set()
+        self._strangers: Counter[int] = Counter()
+        self._bus = bus
+        self._told = Rate(REFUSALS_TOLD, clock)
+
+    def come(self, connection: _Connection) -> str:
+        """``""``, or why it cannot stay."""
+        self.connections.add(connection)
+        self._strangers[connection.pid] += 1
+        if self._strangers[connection.pid] > MAX_STRANGERS:
+            return "too many connections without a hello"
+        return "too many connections" if len(self.connections) > MAX_CONNECTIONS else ""
+
+    def greeted(self, pid: int) -> None:
+        """It has said hello, or has gone without."""
+        self._strangers[pid] -= 1
+        if self._strangers[pid] <= 0:
+            del self._strangers[pid]
+
+    def refuse(self, pid: int, reason: str) -> None:
+        if self._told.within():
+            self._bus.publish(GuardPeerRefused(pid=pid, reason=reason))
+
+
+class Rate:
+    """So many in a second of the clock, beginning with the first."""
+
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
+        self._most = most
+        self._clock = clock
+        self._second = float("-inf")
+        self._count = 0
+
+    def within(self) -> bool:
+        now = self._clock()
+        if now - self._second >= 1.0:
+            self._second, self._count = now, 0
+        self._count += 1
+        return self._count <= self._most
 
 
 class _Connection(asyncio.Protocol):
     """One peer.  Also what the service knows it by (:class:`supervisor.core.ports.GuardPeer`)."""
 
-    def __init__(
-        self,
-        service: GuardService,
-        bus: EventBus,
-        clock: Callable[[], float],
-        connections: set[_Connection],
-    ) -> None:
+    def __init__(self, service: GuardService, clock: Callable[[], float], door: _Door) -> None:
         self.pid = 0
         self._service = service
-        self._bus = bus
-        self._clock = clock
-        self._connections = connections
+        self._door = door
+        self._rate = Rate(MAX_MESSAGES_PER_SECOND, clock)
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._session: GuardSession | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
-        self._second = 0.0
-        self._messages = 0
+        self._is_stranger = True
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._connections.add(self)
         self.pid, uid = _peer(transport.get_extra_info("socket"))
+        too_much = self._door.come(self)
         if uid != os.getuid():
             self._cut(f"user {uid} is not ours")
-        elif len(self._connections) > MAX_CONNECTIONS:
-            self._cut("too many connections")
+        elif too_much:
+            self._cut(too_much)
         else:
             loop = asyncio.get_running_loop()
             self._hello_timer = loop.call_later(HELLO_SECONDS, self._cut, "no hello in time")
@@ -109,9 +150,8 @@ class _Connection(asyncio.Protocol):
             self._line(line)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._connections.discard(self)
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        self._door.connections.discard(self)
+        self._is_known()
         if self._session is not None:
             self._session.closed()
             self._session = None
@@ -134,7 +174,7 @@ class _Connection(asyncio.Protocol):
     def _line(self, line: bytes) -> None:
         if len(line) >= MAX_LINE:
             return self._cut("a message is too long")
-        if not self._within_rate():
+        if not self._rate.within():
             return self._cut("too many messages")
         try:
             message = _parsed(line)
@@ -153,8 +193,7 @@ class _Connection(asyncio.Protocol):
             return
         if message.get("type") != "hello":
             raise BadMessage("the first message must be hello")
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        self._is_known()
         answer = self._service.hello(self, message)
         if isinstance(answer, Refusal):
             self.send({"type": "refused", "reason": answer.reason})
@@ -162,15 +201,15 @@ class _Connection(asyncio.Protocol):
         else:
             self._session = answer
 
-    def _within_rate(self) -> bool:
-        now = self._clock()
-        if now - self._second >= 1.0:
-            self._second, self._messages = now, 0
-        self._messages += 1
-        return self._messages <= MAX_MESSAGES_PER_SECOND
+    def _is_known(self) -> None:
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        if self._is_stranger:
+            self._is_stranger = False
+            self._door.greeted(self.pid)
 
     def _cut(self, reason: str) -> None:
-        self._bus.publish(GuardPeerRefused(pid=self.pid, reason=reason))
+        self._door.refuse(self.pid, reason)
         if self._transport is not None:
             self._transport.abort()
 

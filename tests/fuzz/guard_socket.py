@@ -48,7 +48,7 @@ async def _scene(data: bytes) -> None:
             for peer in peers:
                 peer.hang_up()
             await turns(5)
-            left = len(server._connections)
+            left = len(server._door.connections)
             await server.stop()
         hold(not left, "connections left:", left)
         await daemon.settle()

@@ -192,6 +192,30 @@ async def test_a_flood_is_cut_off_and_a_brisk_peer_is_not(bench: Bench) -> None:
     assert await brisk.hear() == {"type": "echo"}
 
 
+async def test_connections_without_a_hello_are_few_for_each_process(bench: Bench) -> None:
+    good = await bench.connect()
+    strangers = [await bench.connect(greet=False) for _ in range(guard.MAX_STRANGERS)]
+    more = [await bench.connect(greet=False) for _ in range(guard.REFUSALS_TOLD + 5)]
+    assert [await peer.hear() for peer in more] == [None] * len(more)
+    # what is the same again and again is not told for ever
+    assert bench.reasons() == ["too many connections without a hello"] * guard.REFUSALS_TOLD
+    await strangers[0].say(HELLO)
+    assert await strangers[0].hear() == {"type": "welcome"}
+    await bench.connect()
+    await good.say({"type": "x"})
+    assert await good.hear() == {"type": "echo"}
+
+
+async def test_a_peer_that_only_listens_on_is_done(bench: Bench) -> None:
+    """Half-open: it will say no more, so nothing can become of its connection."""
+    half, good = await bench.connect(), await bench.connect()
+    half.writer.write_eof()
+    assert await half.hear() is None
+    assert bench.service.closed == 1
+    await good.say({"type": "x"})
+    assert await good.hear() == {"type": "echo"}
+
+
 async def test_a_peer_that_does_not_read_is_cut_off(bench: Bench) -> None:
     await bench.connect()
     peer = bench.service.peers[0]
