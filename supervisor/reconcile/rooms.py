@@ -183,12 +183,14 @@ class RoomReconciler:
                 self.wake(name)
 
     def note_death(self, dead: DeadJob) -> None:
+        if matches_any(dead.room, self.ignore):
+            return  # nobody would ever look at it, or forget it
         room = self._rooms.setdefault(dead.room, _Room())
         room.memory = replace(room.memory, dead=(*room.memory.dead, dead))
         self.wake(dead.room)
 
     def note_refused(self, room: str, dispatch_id: str) -> None:
-        if dispatch_id:
+        if dispatch_id and not matches_any(room, self.ignore):
             known = self._rooms.setdefault(room, _Room())
             known.memory = replace(known.memory, refused=known.memory.refused | {dispatch_id})
         self.wake(room)

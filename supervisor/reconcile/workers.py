@@ -395,6 +395,8 @@ class WorkerReconciler:
             return
         was = worker.registered
         worker.registered, worker.ready_since = False, None
+        if not worker.registered_once:
+            worker.failure = error  # told beside the restart that comes of it, too
         self._move(worker, WorkerEvent.UNREGISTERED, error or "not connected to LiveKit")
         if was:
             self._bus.publish(WorkerRegistrationLost(agent_id=agent_id, pid=worker.handle.pid))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
 from supervisor.core.model import ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardSession, Refusal
+from supervisor.core.room_plan import RoomPolicy
+from supervisor.core.worker_state import WorkerState
 from supervisor.events import ClaimDecided, ConflictDetected, ConflictResolved, Event
+from supervisor.livekit.api import LiveKitClient
+from supervisor.reconcile.rooms import RoomReconciler
 from tests.fuzz.daemon import AGENTS, GOOD, OURS, QUIET, TREE, Daemon, turns
+from tests.simulation.sim_daemon import Disk
 
 PIDS = {agent_id: Daemon.pid_of(agent_id) for agent_id in AGENTS}
 
@@ -115,6 +121,51 @@ async def test_numbers_of_a_worker_are_checked(stage: Stage) -> None:
     ):
         with pytest.raises(BadMessage):
             worker.receive(message)
+
+
+async def test_why_livekit_did_not_register_it_is_shown_beside_its_restart(stage: Stage) -> None:
+    _, session = stage.worker()
+    session.receive({"type": "unregistered", "error": "LiveKit answered 401: the key is refused"})
+    worker = stage.daemon.workers.get(TREE)
+    assert worker is not None
+    assert worker.handle is not None
+    assert worker.reason == "LiveKit answered 401: the key is refused"
+    worker.handle.signal(15)
+    async with asyncio.timeout(5):
+        await stage.daemon.workers.wait_until(lambda: worker.state is WorkerState.BACKOFF)
+    assert worker.reason == "LiveKit answered 401: the key is refused"
+
+
+async def test_nothing_is_remembered_of_rooms_that_are_ignored(stage: Stage) -> None:
+    daemon = stage.daemon
+    rooms = RoomReconciler(
+        LiveKitClient("ws://127.0.0.1:1", "key", "s" * 32, 1.0, daemon.bus),
+        daemon.book,
+        daemon.workers,
+        Disk(),
+        daemon.bus,
+        daemon.clock,
+        policy=RoomPolicy(instance="us"),
+        ignore=("ignored-*",),
+        enforce=True,
+        random=lambda: 0.5,
+        livekit_since=lambda: 0.0,
+    )
+    _, worker = stage.worker()
+    for number in range(3):
+        ask = {
+            "type": "request",
+            "id": number,
+            "room": "ignored-1",
+            "job_id": f"AJ_{number}",
+            "identity": "i",
+        }
+        worker.receive({**ask, "dispatch_id": f"AD_{number}"})
+    _, job = stage.job("AJ_0", room="ignored-1")
+    assert not isinstance(job, Refusal)
+    job.receive({"type": "goodbye", "reason": "done"})
+    assert rooms.waiting == 0
+    assert rooms._rooms == {}
 
 
 # --- jobs that should speak, and do not -----------------------------------------------------------
