@@ -75,6 +75,8 @@ PRUNE_SECONDS = 3600.0
 ROTATE_SECONDS = 5.0
 MARGIN_SECONDS = 15.0
 """Beside the longest drain and kill: for the development server, the sockets and the store."""
+SERVER_START_SECONDS = 10.0
+"""In which the development server may be silent, without an error as a newcomer's first line."""
 HAND_OVER_SECONDS = 15.0
 SWITCH_SECONDS = 0.0005
 """What the event loop waits for the interpreter, at the most, while another thread logs or stores."""
@@ -120,7 +122,8 @@ class Daemon:
             max_size=settings.history.max_size,
         )
         bus.subscribe(self._store.record)
-        self._health = LiveKitHealth(livekit.url, bus, clock)
+        starts = clock() + SERVER_START_SECONDS if self._development is not None else 0.0
+        self._health = LiveKitHealth(livekit.url, bus, clock, starts_until=starts)
         self._client = LiveKitClient(livekit.url, livekit.api_key, secret, livekit.timeout, bus)
         self._watch = PidfdWatch()
         self._book = ClaimBook(self._store, self._watch, bus, clock, worker_hung=self._worker_hung)

@@ -20,7 +20,10 @@ PROBE = "list_rooms"
 class LiveKitHealth:
     """Subscribes to LiveKitRequest events; publishes LiveKitUp and LiveKitDown when it changes."""
 
-    def __init__(self, url: str, bus: EventBus, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, url: str, bus: EventBus, clock: Callable[[], float], *, starts_until: float = 0.0
+    ) -> None:
+        """``starts_until``: monotonic time before which silence is no news, since it is only starting."""
         self.url = url
         self.up: bool | None = None
         """None before the first answer."""
@@ -29,6 +32,7 @@ class LiveKitHealth:
         """Monotonic time at which LiveKit was last found to be back after having been away; 0: never."""
         self._bus = bus
         self._clock = clock
+        self._starts_until = starts_until
         self._on_back: list[Callable[[], None]] = []
         bus.subscribe(self._on_event)
 
@@ -60,6 +64,9 @@ class LiveKitHealth:
             callback()
 
     def _away(self, error: str) -> None:
+        if self.up is None and self._clock() < self._starts_until:
+            self.error = error
+            return
         was, self.up, self.error = self.up, False, error
         if was is not False:
             self._bus.publish(LiveKitDown(url=self.url, error=error))

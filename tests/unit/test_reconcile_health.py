@@ -35,3 +35,18 @@ def test_a_room_that_does_not_answer_says_nothing_about_the_server() -> None:
     ask(bus, PROBE, RequestOutcome.OK)
     ask(bus, "list_participants", RequestOutcome.UNAVAILABLE)
     assert health.is_up()
+
+
+def test_a_server_that_we_start_ourselves_may_be_silent_at_first() -> None:
+    now, bus, told = [0.0], EventBus(), list[Event]()
+    bus.subscribe(lambda e: told.append(e) if isinstance(e, LiveKitUp | LiveKitDown) else None)
+    health = LiveKitHealth("ws://here", bus, lambda: now[0], starts_until=10.0)
+    ask(bus, PROBE, RequestOutcome.UNAVAILABLE)
+    assert (health.is_up(), health.error, told) == (False, "unavailable", [])
+    now[0] = 10.0
+    ask(bus, PROBE, RequestOutcome.UNAVAILABLE)
+    assert [type(e) for e in told] == [LiveKitDown]
+    ask(bus, PROBE, RequestOutcome.OK)
+    now[0] = 9.0
+    ask(bus, PROBE, RequestOutcome.UNAVAILABLE)
+    assert [type(e) for e in told] == [LiveKitDown, LiveKitUp, LiveKitDown], "once it was there, it is missed"
