@@ -30,6 +30,10 @@ class Requeue(Exception):
     """Raised by a handler that could not read the truth: try the key again, later and later."""
 
 
+class Late(Requeue):
+    """Raised by a handler whose key keeps others waiting: its next turn is among those that are late."""
+
+
 class Lane(IntEnum):
     """Whose turn it is first."""
 
@@ -216,6 +220,10 @@ class Reconciler:
         outcome = LoopOutcome.OK
         try:
             look_at = await self._handler(key)
+        except Late:
+            outcome = LoopOutcome.REQUEUED
+            self.queue.set_late(key, True)
+            self.queue.add(key)
         except Requeue:
             outcome = LoopOutcome.REQUEUED
             self._retry(key)

@@ -43,7 +43,7 @@ from supervisor.events import (
 )
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.glance import Glance, is_quiet
-from supervisor.reconcile.queue import Reconciler, Requeue
+from supervisor.reconcile.queue import Late, Reconciler, Requeue
 
 T = TypeVar("T")
 
@@ -210,6 +210,7 @@ class RoomReconciler:
             self.wake_all()
             return
         before, self._sids = self._sids, {room.name: room.sid for room in rooms}
+        new = self._sids.keys() - before.keys() if before else ()
         # a glance at a room that is gone, or another one by now, would find nothing new
         self._woken.update(n for n, sid in before.items() if n in self._rooms and self._sids.get(n) != sid)
         claimed = {claim.room for claim in self._book.table.all()}
@@ -218,7 +219,10 @@ class RoomReconciler:
         names = [name for name in names if not matches_any(name, self.ignore)]
         now = self._clock()
         for number, name in enumerate(names):
-            self._reconciler.queue.add_at(name, now + spread * number / len(names))
+            if name in new:  # made since the last list, so a node serves it
+                self._reconciler.queue.add(name, first=True)
+            else:
+                self._reconciler.queue.add_at(name, now + spread * number / len(names))
 
     # --- what is shown ---
 
@@ -334,8 +338,7 @@ class RoomReconciler:
             async with asyncio.timeout(PROMPT_SECONDS):
                 return await answer
         except TimeoutError:
-            self._reconciler.queue.set_late(name, True)
-            raise Requeue from None
+            raise Late from None
 
     def _serves(self, name: str) -> bool:
         """Whether rooms of that name are ours, as long as no dispatch says otherwise."""

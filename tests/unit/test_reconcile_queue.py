@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 
 from supervisor.events import Event, EventBus, InternalError, Loop, LoopOutcome, Reconciled
-from supervisor.reconcile.queue import LATE_AT_A_TIME, KeyedQueue, Reconciler, Requeue
+from supervisor.reconcile.queue import LATE_AT_A_TIME, RETRY, KeyedQueue, Late, Reconciler, Requeue
 
 
 class Clock:
@@ -192,6 +192,21 @@ async def test_never_two_at_once_for_a_key_and_nothing_is_lost() -> None:
     await stop(task)
     assert probe.overlaps == 0
     assert set(probe.calls) == {"a", "b", "c"}
+
+
+async def test_a_late_key_has_its_turn_again_at_once_and_no_failure_is_counted() -> None:
+    probe, events = Probe(), list[Event]()
+    probe.failures = [Late(), Late()]
+    subject = reconciler(probe, events)
+    task = asyncio.create_task(subject.run())
+    started = asyncio.get_running_loop().time()
+    subject.queue.add("a")
+    await probe.called("a", 3)
+    assert asyncio.get_running_loop().time() - started < RETRY.initial
+    assert subject.queue.is_late("a")
+    await stop(task)
+    outcomes = [e.outcome for e in events if isinstance(e, Reconciled)]
+    assert outcomes[:2] == [LoopOutcome.REQUEUED, LoopOutcome.REQUEUED]
 
 
 async def test_a_failed_key_is_tried_again_and_told_of() -> None:
