@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.livekit.stage import (
     Kind,
     ModelStage,
     Stage,
+    StageWorker,
     Story,
     dispatches,
     participants,
@@ -403,19 +405,25 @@ def test_a_worker_that_does_not_answer_costs_the_dispatch(play: Play) -> None:
 
 
 def test_a_worker_that_dies_when_asked_leaves_it_to_another(play: Play) -> None:
+    """A job request is given up after 3 s: where a machine was too slow for that, it is tried again."""
+
     async def story(stage: Stage) -> None:
-        room, name = some_room(), some_room()
-        silent = await stage.worker(name, None)
-        await stage.visitor(room, "ann", agents=(name,))
+        for _ in range(5):
+            room, name = some_room(), some_room()
+            silent = await stage.worker(name, None)
+            await stage.visitor(room, "ann", agents=(name,))
+            await until(partial(asked, silent))
+            since = asyncio.get_running_loop().time()
+            other = await stage.worker(name, Verdict.ACCEPT)
+            await silent.stop()
+            if asyncio.get_running_loop().time() - since < 1.0:
+                await until(partial(agent_is_there, stage, room))
+                assert other.offers == silent.offers
+                return
+        raise AssertionError("never within a second")
 
-        async def asked() -> bool:
-            return len(silent.offers) == 1
-
-        await until(asked)
-        other = await stage.worker(name, Verdict.ACCEPT)
-        await silent.stop()
-        await until(lambda: agent_is_there(stage, room), within=3)
-        assert other.offers == silent.offers
+    async def asked(worker: StageWorker) -> bool:
+        return len(worker.offers) == 1
 
     play(story)
 

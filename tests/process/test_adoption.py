@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -276,4 +277,8 @@ async def test_who_merely_reads_the_lock_file_is_left_alone(host: PosixProcessHo
 
 def _open_files(pid: int) -> set[str]:
     folder = f"/proc/{pid}/fd"
-    return {os.readlink(f"{folder}/{n}") for n in os.listdir(folder)}
+    files = set()
+    for number in os.listdir(folder):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            files.add(os.readlink(f"{folder}/{number}"))
+    return files

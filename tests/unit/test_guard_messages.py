@@ -31,6 +31,7 @@ SENT: list[m.ToDaemon] = [
     m.Request(id=1, room="r", room_sid="s", job_id="j", dispatch_id="d", agent_name="n", identity="i"),
     m.Abandon(job_id="j", reason="r"),
     m.Heartbeat(jobs=1, late=0.0),
+    m.Jobs(jobs=(m.RunningJob(job_id="j", room="r", dispatch_id="d", identity="i", pid=1),)),
     m.Joined(identity="i", sid="s"),
     m.Census(agents=("i",), humans=1),
     m.Report(report="human_gone"),
