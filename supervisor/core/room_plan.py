@@ -94,6 +94,11 @@ class RoomMemory:
     dead: tuple[DeadJob, ...] = ()
     suspects: Mapping[str, float] = field(default_factory=dict)
     """Extra agents and dispatches that no claim decides about, and since when."""
+    listed: Mapping[str, float] = field(default_factory=dict)
+    """SID of each agent to since when it has been listed."""
+    vanished: Mapping[str, float] = field(default_factory=dict)
+    """SID of each agent that was listed for longer than a list may lag, then was not: when.  SIDs never come
+    back, so a list that has it again is an old one."""
     silent_since: float | None = None
     """Since when a human has been without a live agent."""
     cause: RecoveryCause | None = None
@@ -202,6 +207,12 @@ class _Look:
     dispatches: tuple[Dispatch, ...]
     target: Target | None
 
+    def doubtful(self, agent: Participant) -> bool:
+        """It was gone already, a moment ago; of a claim's holder its job knows better."""
+        claim = self.facts.claim
+        held = claim is not None and claim.identity == agent.identity
+        return agent.sid in self.memory.vanished and not held
+
 
 def _unknown(reason: str, memory: RoomMemory) -> Decision:
     return Decision(RoomState.UNKNOWN, reason, replace(memory, state=RoomState.UNKNOWN))
@@ -224,6 +235,13 @@ def _look(
     agents = tuple(p for p in counted if p.identity not in ghost_identities)
     target = _target(facts, dispatches, memory)
     listed = {d.id for d in dispatches}
+    agent_sids = {p.sid: memory.listed.get(p.sid, now) for p in counted}
+    vanished = {sid: at for sid, at in memory.vanished.items() if now - at < LISTED_AFTER}
+    vanished |= {
+        sid: now
+        for sid, since in memory.listed.items()
+        if sid not in agent_sids and now - since > LISTED_AFTER
+    }
     memory = replace(
         memory,
         target=target,
@@ -233,6 +251,8 @@ def _look(
             d for d in memory.dead if d.identity in ghost_identities or now - d.died_at < DEAD_REMEMBERED
         ),
         awaited=memory.awaited if memory.awaited in listed else "",
+        listed=agent_sids,
+        vanished=vanished,
     )
     humans = tuple(p for p in participants if p.is_human)
     ours = target is not None or facts.claim is not None or bool(ghosts)
@@ -342,18 +362,21 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
     others = tuple(a for a in look.agents if a.instance is not None and a.instance != policy.instance)
     reported = tuple(Conflict(ConflictKind.FOREIGN_AGENT, a.identity) for a in others)
     rivals = tuple(a for a in look.agents if a not in others)
+    sure = tuple(a for a in rivals if not look.doubtful(a))
+    doubts = [look.memory.vanished[a.sid] + LISTED_AFTER for a in rivals if look.doubtful(a)]
+    rivals = sure or rivals  # who may be gone is no reason to remove who is there
     configured = frozenset(a.identity for a in rivals if _agent_id(look, a))
     reported += tuple(
         Conflict(ConflictKind.FOREIGN_AGENT, a.identity) for a in rivals if a.identity not in configured
     )
     if len(rivals) < 2:
-        return _Part(conflicts=reported)
+        return _Part(conflicts=reported, looks=tuple(doubts))
     claim = look.facts.claim
     stays = winner(rivals, claim, configured)
     decided = claim is not None and claim.state is ClaimState.LIVE and stays.identity == claim.identity
     actions: list[Action] = []
     conflicts: list[Conflict] = list(reported)
-    looks: list[float] = []
+    looks: list[float] = list(doubts)
     suspects: dict[str, float] = {}
     for loser in (a for a in rivals if a is not stays):
         agent_id = _agent_id(look, loser)

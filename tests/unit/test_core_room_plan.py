@@ -21,6 +21,7 @@ from supervisor.core.model import (
     Unknown,
 )
 from supervisor.core.room_plan import (
+    LISTED_AFTER,
     SECOND_LOOK,
     SETTLE,
     Action,
@@ -366,6 +367,33 @@ class TestSeveralAgents:
         first = decide(two)
         alone = decide(facts(HUMAN, agent("J2", joined=2)), first.memory, now=NOW + 0.1)
         assert decide(two, alone.memory, now=NOW + SECOND_LOOK).actions == ()
+
+    def test_one_that_was_gone_already_is_no_reason_to_remove_who_is_there(self) -> None:
+        old, new = agent("J1", joined=1), agent("J2", joined=2)
+        memory = decide(facts(HUMAN, old), now=NOW - 60).memory
+        memory = decide(facts(HUMAN, new), memory, now=NOW).memory
+        for late in (0.1, SECOND_LOOK + 0.1):  # lists from before J1 left
+            stale = decide(facts(HUMAN, old, new), memory, now=NOW + late)
+            assert (stale.actions, stale.conflicts) == ((), ())
+            assert stale.look_at == pytest.approx(NOW + LISTED_AFTER)
+            memory = stale.memory
+        again = decide(facts(HUMAN, old, new), memory, now=NOW + LISTED_AFTER)
+        assert K.DUPLICATE_AGENT in {c.kind for c in again.conflicts}, "no list is so old: it is there"
+
+    def test_one_that_has_only_just_come_may_be_missing_from_an_old_list(self) -> None:
+        old, new = agent("J1", joined=1), agent("J2", joined=2)
+        memory = decide(facts(HUMAN, old), now=NOW - 60).memory
+        memory = decide(facts(HUMAN, old, new), memory, now=NOW).memory
+        memory = decide(facts(HUMAN, old), memory, now=NOW + 0.1).memory
+        found = decide(facts(HUMAN, old, new), memory, now=NOW + 0.2)
+        assert [c.subject for c in found.conflicts] == ["agent-J2"]
+
+    def test_a_holder_whose_job_speaks_is_never_doubted(self) -> None:
+        holder, other = agent("J1", joined=1), agent("J2", joined=2)
+        memory = decide(facts(HUMAN, holder, held=claim("J1")), now=NOW - 60).memory
+        memory = decide(facts(HUMAN, other, held=claim("J1")), memory, now=NOW).memory
+        found = decide(facts(HUMAN, holder, other, held=claim("J1")), memory, now=NOW + 0.1)
+        assert found.actions[0] == RemoveParticipant("agent-J2", K.DUPLICATE_AGENT, "alice")
 
     def test_a_holder_that_is_not_in_the_room_removes_nobody_at_once(self) -> None:
         given = facts(HUMAN, agent("J2"), held=claim("J1"))
