@@ -144,6 +144,11 @@ class Worker:
         return ("*",) if self.name == "" else ()
 
     @property
+    def answers(self) -> bool:
+        """As far as anyone knows: a dying worker hangs up before the kernel says that it is dead."""
+        return self.exit is None and (self.link is not None or not self.spec.policy.guarded)
+
+    @property
     def draining(self) -> bool:
         return self.state in (WorkerState.DRAINING, WorkerState.STOPPING)
 
@@ -265,9 +270,9 @@ class WorkerReconciler:
             id=worker.spec.id,
             name=worker.name,
             rooms=worker.rooms,
-            ready=worker.state is WorkerState.READY,
+            ready=worker.state is WorkerState.READY and worker.answers,
             ready_since=worker.ready_since,
-            reason=worker.reason or worker.state.value,
+            reason=worker.reason or (worker.state.value if worker.answers else "it has hung up"),
             full=full,
         )
 
@@ -365,6 +370,8 @@ class WorkerReconciler:
             return False
         worker.link, worker.last_heartbeat = link, self._clock()
         self.wake(agent_id)
+        if worker.state is WorkerState.READY:
+            self._wake_rooms(agent_id)
         return True
 
     def disconnected(self, agent_id: str, link: WorkerLink) -> None:

@@ -97,6 +97,8 @@ async def test_a_killed_worker_is_replaced_and_its_ghost_goes(supervised: Superv
     assert await supervised.metric("recovery_seconds_count", {"cause": "worker_death"}) == 1
     assert await supervised.metric("conflicts_total", {"kind": "ghost_agent", "resolution": "evicted"}) == 1
     assert await supervised.metric("conflict_resolution_seconds_count", {"kind": "ghost_agent"}) == 1
+    lost = {"kind": "lost_dispatch"}
+    assert await supervised.metric("conflicts_total", lost) == 0, "one was made for the worker that had died"
     assert await supervised.metric("conflicts_unresolved") == 0
 
 
