@@ -31,7 +31,7 @@ class Rooms:
     def __init__(self, count: int, agent_name: str) -> None:
         self.agent_name = agent_name
         self.looked: list[tuple[str, float]] = []
-        """Room, and when its last read was answered."""
+        """Room, and when its participants were read."""
         self.dispatched: list[tuple[str, float]] = []
         self._participants: dict[str, bytes] = {}
         self._dispatches: dict[str, bytes] = {}
@@ -78,7 +78,6 @@ class Rooms:
 
     def list_dispatch(self, body: bytes) -> Answer:
         name = agent_dispatch.ListAgentDispatchRequest.FromString(body).room
-        self.looked.append((name, time.monotonic()))
         return self._dispatches.get(name, b"")
 
     def create_dispatch(self, body: bytes) -> Answer:
