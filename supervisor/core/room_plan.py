@@ -34,6 +34,8 @@ from supervisor.core.model import (
 
 SECOND_LOOK = 0.3
 """Seconds between the two looks at an extra agent that no claim decides about."""
+FRESH = 1.0
+"""Seconds that a list may take and yet decide, without a claim, who has to go: who stays may have left."""
 TRACK_SECONDS = 2.0
 """Seconds that the agent that stays may take to publish a track, while the other already speaks."""
 SETTLE = 0.5
@@ -71,6 +73,8 @@ class RoomFacts:
     agents: tuple[AgentView, ...]
     livekit_since: float = 0.0
     """When LiveKit was last found to be there again after having been away."""
+    age: float = 0.0
+    """Seconds since the lists were asked for: what they say may be as old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,9 +389,10 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
             conflicts.append(Conflict(kind, loser.identity, agent_id))
         first_seen = look.memory.suspects.get(loser.identity, now)
         wait = 0.0 if decided else SECOND_LOOK
+        too_old = not decided and look.facts.age > FRESH
         if loser.has_track and not stays.has_track:
             wait = TRACK_SECONDS
-        if now >= first_seen + wait:
+        if now >= first_seen + wait and not too_old:
             actions.append(RemoveParticipant(loser.identity, kind, agent_id))
             actions.extend(
                 DeleteDispatch(d.id, kind, agent_id)
@@ -396,7 +401,7 @@ def _plan_extra_agents(look: _Look, policy: RoomPolicy, now: float) -> _Part:
             )
         else:
             suspects[loser.identity] = first_seen
-            looks.append(first_seen + wait)
+            looks.append(max(first_seen + wait, now + SECOND_LOOK) if too_old else first_seen + wait)
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
 
 

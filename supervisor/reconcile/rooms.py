@@ -298,10 +298,11 @@ class RoomReconciler:
 
     async def _decide(self, name: str) -> Decision | None:
         """Read and decide; None: the room is gone, or none of ours."""
+        asked = self._clock()
         participants, dispatches = await self._read(name)
         now = self._clock()
         room = self._rooms.setdefault(name, _Room())
-        facts = self._facts(name, participants, dispatches)
+        facts = replace(self._facts(name, participants, dispatches), age=now - asked)
         if facts.participants == () and facts.dispatches == () and self._over(room, facts, now):
             self._forget(name, "gone")
             return None

@@ -97,10 +97,11 @@ class ModelLiveKit:
 
     async def remove_participant(self, room: str, identity: str) -> Done | Failed:
         done = False
+        asked = self._loop.time()
 
         def remove() -> Done | Failed:
             nonlocal done
-            done = self._remove(room, identity)
+            done = self._remove(room, identity, asked)
             return Done() if done else _NOT_FOUND
 
         answer = _done(await self._call("remove_participant", room, remove))
@@ -145,12 +146,13 @@ class ModelLiveKit:
             return room.participants_at(self._loop.time() - self._rng.uniform(0.0, facts.STALE_SECONDS))
         return room.participants()
 
-    def _remove(self, room_name: str, identity: str) -> bool:
+    def _remove(self, room_name: str, identity: str, asked: float) -> bool:
         room = self._server.rooms.get(room_name)
         if room is None or identity not in room.sessions:
             return False
         participant, audible = room.sessions[identity].participant, room.audible()
         others = tuple(other for other in audible if other != identity)
+        listed = (*room.participants(), *room.participants_at(asked))
         self.removals.append(
             Removal(
                 self._loop.time(),
@@ -161,7 +163,7 @@ class ModelLiveKit:
                 identity in audible,
                 others,
                 room.humans(),
-                sum(p.is_agent and p.identity != identity for p in room.participants()),
+                len({p.identity for p in listed if p.is_agent and p.identity != identity}),
             )
         )
         return self._server.remove(room_name, identity)

@@ -21,6 +21,7 @@ from supervisor.core.model import (
     Unknown,
 )
 from supervisor.core.room_plan import (
+    FRESH,
     LISTED_AFTER,
     SECOND_LOOK,
     SETTLE,
@@ -367,6 +368,19 @@ class TestSeveralAgents:
         first = decide(two)
         alone = decide(facts(HUMAN, agent("J2", joined=2)), first.memory, now=NOW + 0.1)
         assert decide(two, alone.memory, now=NOW + SECOND_LOOK).actions == ()
+
+    def test_an_answer_that_was_long_in_coming_removes_nobody_without_a_claim(self) -> None:
+        two = (HUMAN, agent("J1", joined=1), agent("J2", joined=2))
+        late = NOW + SECOND_LOOK
+        given = replace(facts(*two), age=FRESH + 0.1)
+        first = decide(given)
+        second = decide(given, first.memory, now=late)
+        assert second.actions == ()
+        assert second.look_at == pytest.approx(late + SECOND_LOOK)
+        third = decide(facts(*two), second.memory, now=late)
+        assert third.actions == (RemoveParticipant("agent-J2", K.DUPLICATE_AGENT, "alice"),)
+        held = replace(facts(*two, held=claim("J1")), age=FRESH + 0.1)
+        assert decide(held).actions == third.actions, "whose job speaks to us is there"
 
     def test_one_that_was_gone_already_is_no_reason_to_remove_who_is_there(self) -> None:
         old, new = agent("J1", joined=1), agent("J2", joined=2)
