@@ -286,6 +286,7 @@ class RoomReconciler:
         name: str,
         participants: tuple[Participant, ...] | Unknown,
         dispatches: tuple[Dispatch, ...] | Unknown,
+        age: float = 0.0,
     ) -> RoomFacts:
         return RoomFacts(
             name=name,
@@ -294,6 +295,7 @@ class RoomReconciler:
             claim=self._book.table.get(name),
             agents=self._workers.views(),
             livekit_since=self._livekit_since(),
+            age=age,
         )
 
     async def _decide(self, name: str) -> Decision | None:
@@ -302,7 +304,7 @@ class RoomReconciler:
         participants, dispatches = await self._read(name)
         now = self._clock()
         room = self._rooms.setdefault(name, _Room())
-        facts = replace(self._facts(name, participants, dispatches), age=now - asked)
+        facts = self._facts(name, participants, dispatches, age=now - asked)
         if facts.participants == () and facts.dispatches == () and self._over(room, facts, now):
             self._forget(name, "gone")
             return None

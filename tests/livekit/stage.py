@@ -20,6 +20,7 @@ from supervisor.livekit.api import LiveKitClient
 from tests.livekit.bare_guest import BareGuest
 from tests.livekit.bare_worker import BareWorker
 from tests.livekit.server import LiveKitServer
+from tests.simulation import virtual_time
 from tests.simulation.model_guests import Guest
 from tests.simulation.model_ports import Offer, Verdict
 from tests.simulation.model_workers import DaemonAway, ModelWorker
@@ -284,3 +285,18 @@ class ModelStage:
 
     async def start_server(self) -> None:
         self._world.start_livekit()
+
+
+def play_on_model(story: Story, *, departure_timeout: float = 20.0, redis: bool = False) -> None:
+    async def main() -> None:
+        await story(ModelStage(departure_timeout=departure_timeout, redis=redis))
+
+    virtual_time.run(main())
+
+
+def play_on_server(story: Story, server: LiveKitServer) -> None:
+    async def main() -> None:
+        async with real_stage(server) as stage:
+            await story(stage)
+
+    asyncio.run(main())

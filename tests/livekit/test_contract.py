@@ -24,39 +24,23 @@ from tests.livekit.conftest import MakeServer
 from tests.livekit.server import LiveKitServer
 from tests.livekit.stage import (
     Kind,
-    ModelStage,
     Stage,
     StageWorker,
     Story,
     dispatches,
     participants,
-    real_stage,
+    play_on_model,
+    play_on_server,
     rooms,
     some_room,
     until,
 )
-from tests.simulation import virtual_time
 from tests.simulation.model_ports import Verdict
 
 Play = Callable[[Story], None]
 
 GONE = Done(RequestOutcome.NOT_FOUND)
 DEPARTURE_TIMEOUT = 2
-
-
-def play_on_model(story: Story, departure_timeout: float = 20.0) -> None:
-    async def main() -> None:
-        await story(ModelStage(departure_timeout=departure_timeout))
-
-    virtual_time.run(main())
-
-
-def play_on_server(story: Story, server: LiveKitServer) -> None:
-    async def main() -> None:
-        async with real_stage(server) as stage:
-            await story(stage)
-
-    asyncio.run(main())
 
 
 @pytest.fixture(scope="module", params=["model", "server"])
@@ -71,7 +55,7 @@ def play(request: pytest.FixtureRequest) -> Play:
 def play_alone(request: pytest.FixtureRequest) -> Play:
     """With a server of its own, that closes empty rooms soon."""
     if request.param == "model":
-        return lambda story: play_on_model(story, DEPARTURE_TIMEOUT)
+        return lambda story: play_on_model(story, departure_timeout=DEPARTURE_TIMEOUT)
     make: MakeServer = request.getfixturevalue("make_livekit_server")
     server = make(departure_timeout=DEPARTURE_TIMEOUT)
     return lambda story: play_on_server(story, server)

@@ -12,37 +12,29 @@ from supervisor.core.model import Dispatch, Room, Unknown
 from supervisor.core.ports import Failed, RequestOutcome
 from tests.livekit.server import LiveKitServer
 from tests.livekit.stage import (
-    ModelStage,
     Stage,
     Story,
     dispatches,
     participants,
-    real_stage,
+    play_on_model,
+    play_on_server,
     rooms,
     some_room,
 )
 from tests.redis.store import RedisServer
-from tests.simulation import virtual_time
 
 
-def play_on_model(story: Story, _: Path) -> None:
-    async def main() -> None:
-        await story(ModelStage(redis=True))
-
-    virtual_time.run(main())
+def on_model(story: Story, _: Path) -> None:
+    play_on_model(story, redis=True)
 
 
-def play_on_server(story: Story, folder: Path) -> None:
-    async def main() -> None:
-        async with real_stage(server) as stage:
-            await story(stage)
-
+def on_server(story: Story, folder: Path) -> None:
     store = RedisServer(folder / "redis")
     server = LiveKitServer(folder / "livekit", redis=store.address)
     try:
         store.start()
         server.start()
-        asyncio.run(main())
+        play_on_server(story, server)
     finally:
         server.kill()
         store.kill()
@@ -55,7 +47,7 @@ async def room_of(stage: Stage, name: str) -> Room:
     return room
 
 
-@pytest.mark.parametrize("play", [play_on_model, play_on_server], ids=["model", "server"])
+@pytest.mark.parametrize("play", [on_model, on_server], ids=["model", "server"])
 def test_a_room_outlives_its_node_and_is_unknown_until_somebody_comes(
     play: Callable[[Story, Path], None], tmp_path: Path
 ) -> None:
