@@ -31,5 +31,6 @@ async def agent_guest(server: LiveKitServer, room: str, attributes: Mapping[str,
     try:
         yield
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # thrown out before it had joined, it ended by itself
+            process.kill()
         await process.wait()
