@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from supervisor.cli.client import Client, NotAnswering, NotRunning
+from supervisor.cli.client import WAITING, Client, NotAnswering, NotRunning
 from supervisor.cli.documents import Agent, Status
 from supervisor.cli.errors import CliError, ExitCode
+from supervisor.cli.progress import while_waiting
 from supervisor.cli.references import Reference, resolve
 from supervisor.cli.screen import console
 from supervisor.cli.text import count, plain
@@ -58,10 +59,11 @@ def restart(*, now: bool) -> Action:
 
 def carry_out(client: Client, action: Action, text: str, *, wait: bool) -> str:
     """What to tell the operator.  Raises when it did not come to the wanted state."""
-    before = client.status()
-    agent = resolve(text, references(before))
-    old_pid = _find(before, agent)["pid"]
-    client.command(action.command, {"agent": agent.id, **action.arguments})
+    with while_waiting(WAITING):
+        before = client.status()
+        agent = resolve(text, references(before))
+        old_pid = _find(before, agent)["pid"]
+        client.command(action.command, {"agent": agent.id, **action.arguments})
     if not wait:
         return f"{agent}: {action.doing}"
     with _progress(f"{agent}: {action.doing} ...  (Ctrl-C stops waiting, not the {action.command})") as tell:
@@ -87,9 +89,10 @@ def reload(client: Client) -> str:
 
 def handoff(client: Client, patience: float = 15.0) -> str:
     """Ends the daemon and nothing else; the next one takes the workers over."""
-    status = client.status()
-    workers = sum(a["pid"] is not None for a in status["agents"])
-    client.command("handoff")
+    with while_waiting(WAITING):
+        status = client.status()
+        workers = sum(a["pid"] is not None for a in status["agents"])
+        client.command("handoff")
     with _progress("the daemon is leaving ..."):
         deadline = time.monotonic() + patience
         while _answers(client):

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -118,6 +119,13 @@ def _client(context: typer.Context) -> Client:
     from supervisor.cli.client import Client
 
     return Client(_installation(context).control_socket)
+
+
+def _waiting() -> AbstractContextManager[None]:
+    from supervisor.cli.client import WAITING
+    from supervisor.cli.progress import while_waiting
+
+    return while_waiting(WAITING)
 
 
 @app.callback()
@@ -236,7 +244,8 @@ def status(
 
         watch_status(client, as_json=json)
         return
-    document = client.status()
+    with _waiting():
+        document = client.status()
     if json:
         print_json(document)
     else:
@@ -252,7 +261,9 @@ def rooms(context: typer.Context, json: Json = False, config: Config = None) -> 
     """
     from supervisor.cli import rooms_view
 
-    document = _client(context).rooms()
+    client = _client(context)
+    with _waiting():
+        document = client.rooms()
     if json:
         print_json(document)
     else:
@@ -274,7 +285,9 @@ def conflicts(
     from supervisor.cli import rooms_view
     from supervisor.cli.since import parse
 
-    document = _client(context).conflicts(parse(since, time.time()))
+    client, moment = _client(context), parse(since, time.time())
+    with _waiting():
+        document = client.conflicts(moment)
     if json:
         print_json(document)
     else:

@@ -19,6 +19,8 @@ from supervisor.cli.errors import CliError, ExitCode
 from supervisor.cli.text import plain
 
 TIMEOUT = 5.0
+WAITING = f"waiting for the daemon's answer ({TIMEOUT:g} s at most) ..."
+"""For whoever looks on while a question is open."""
 
 
 class NotRunning(CliError):

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 Tell = Callable[[str], None]
+
+_SILENCE = 1.0
+"""What takes no longer needs no word."""
 
 
 def untold(_: str) -> None:
@@ -27,3 +31,26 @@ def progress() -> Iterator[Tell]:
 
     with Status("", console=console(stderr=True)) as status:
         yield status.update
+
+
+@contextlib.contextmanager
+def while_waiting(what: str) -> Iterator[None]:
+    """Say what is waited for once that has taken over a second; nothing when it is quicker."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.status import Status
+    from rich.text import Text
+
+    from supervisor.cli.screen import console
+
+    status = Status(Text(what), console=console(stderr=True))
+    timer = threading.Timer(_SILENCE, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
-from supervisor.cli.client import Client, NotRunning
+from supervisor.cli.client import WAITING, Client, NotRunning
+from supervisor.cli.progress import while_waiting
 from supervisor.cli.screen import BAD, console, print_json
 from supervisor.cli.status_view import render
 from supervisor.cli.text import plain
@@ -45,7 +46,8 @@ def _screen(client: Client) -> None:
     from rich.text import Text
 
     target = console()
-    client.status()  # a daemon that never was there is an error, not a screen
+    with while_waiting(WAITING):
+        client.status()  # a daemon that never was there is an error, not a screen
     with Live(console=target, screen=True, auto_refresh=False) as live:
         while True:
             picture: RenderableType

@@ -132,6 +132,27 @@ def test_breaking_off_the_wait_is_no_traceback_and_undoes_nothing(
     assert [name for name, _ in daemon.commands] == ["stop"]
 
 
+def test_a_daemon_that_keeps_silent_is_waited_for_in_sight(
+    config: Path, daemon: Daemon, terminals: list[Terminal]
+) -> None:
+    daemon.silent.set()
+    for words in (
+        ["status"],
+        ["status", "--watch"],
+        ["rooms"],
+        ["conflicts"],
+        ["stop", "Agent_66"],
+        ["handoff"],
+    ):
+        terminals.append(Terminal(config, *words))
+    for terminal in terminals:
+        terminal.until("waiting for the daemon's answer")
+    assert [terminal.end() for terminal in terminals] == [3] * len(terminals)
+    for terminal in terminals:
+        assert "does not answer within" in terminal.text
+    assert daemon.commands == []
+
+
 def test_a_check_tells_what_takes_so_long(config: Path, terminals: list[Terminal], tmp_path: Path) -> None:
     """An agent's Python that waits until it is let go."""
     gate = tmp_path / "gate"
