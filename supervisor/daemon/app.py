@@ -58,7 +58,7 @@ from supervisor.process.tree import Census, proportional_memory
 from supervisor.process.watch import PidfdWatch
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.guards import GuardDesk, GuardTimes
-from supervisor.reconcile.health import LiveKitHealth
+from supervisor.reconcile.health import Doubt, LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
 from supervisor.reconcile.schedule import Schedule, tick
 from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
@@ -307,6 +307,7 @@ class Daemon:
             self._workers.run(),
             self._rooms.run(),
             tick(self._clock, self._bus, self._on_tick, self._on_late),
+            Doubt(self._health, self._probe, self._bus).run(),
             self._rooms.resync(0.0),
             self._rogues.scan(),
         ]

@@ -7,10 +7,18 @@ that waited.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 
 from supervisor.core.ports import RequestOutcome
-from supervisor.events import Event, EventBus, LiveKitDown, LiveKitRequest, LiveKitUp
+from supervisor.events import (
+    Event,
+    EventBus,
+    LiveKitDown,
+    LiveKitRequest,
+    LiveKitUp,
+    WorkerRegistrationLost,
+)
 
 _GOOD = frozenset({RequestOutcome.OK.value, RequestOutcome.NOT_FOUND.value})
 PROBE = "list_rooms"
@@ -70,3 +78,36 @@ class LiveKitHealth:
         was, self.up, self.error = self.up, False, error
         if was is not False:
             self._bus.publish(LiveKitDown(url=self.url, error=error))
+
+
+LOOKS, LOOK_AGAIN_SECONDS = 20, 0.1
+
+
+class Doubt:
+    """A worker that lives has lost its connection to LiveKit: ask LiveKit itself, at once and a few times.
+
+    A restart may be over before the next periodic question, and would then have been nobody's fault.
+    """
+
+    def __init__(self, health: LiveKitHealth, ask: Callable[[], Awaitable[object]], bus: EventBus) -> None:
+        """``ask`` puts a question whose outcome ``health`` hears of."""
+        self._health = health
+        self._ask = ask
+        self._raised = asyncio.Event()
+        bus.subscribe(self._on_event)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, WorkerRegistrationLost):
+            self._raised.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._raised.wait()
+            self._raised.clear()
+            since = self._health.since
+            for _ in range(LOOKS):
+                await self._ask()
+                if self._health.since != since:
+                    break  # it was away, and is back
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)

@@ -85,6 +85,8 @@ async def test_kills_without_down_time_leave_no_agent_deaf(
                 await asyncio.to_thread(server.start)
                 assert await human.wait_until(lambda: human.connected, 30), subject.tail()
                 assert await human.wait_settled(20, steady=4.0), f"kill {number}\n{subject.tail()}"
+        noticed = subject.log.read_text().count("LiveKit reached") - 1
+        print(f"{noticed} of {KILLS} restarts were noticed as such")
     finally:
         await subject.close()
 

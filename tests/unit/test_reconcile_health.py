@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+
 import pytest
 
 from supervisor.core.ports import RequestOutcome
-from supervisor.events import Event, EventBus, LiveKitDown, LiveKitRequest, LiveKitUp
-from supervisor.reconcile.health import PROBE, LiveKitHealth
+from supervisor.events import (
+    Event,
+    EventBus,
+    LiveKitDown,
+    LiveKitRequest,
+    LiveKitUp,
+    WorkerRegistrationLost,
+)
+from supervisor.reconcile.health import LOOKS, PROBE, Doubt, LiveKitHealth
 
 
 def ask(bus: EventBus, method: str, outcome: RequestOutcome) -> None:
@@ -50,3 +60,29 @@ def test_a_server_that_we_start_ourselves_may_be_silent_at_first() -> None:
     now[0] = 9.0
     ask(bus, PROBE, RequestOutcome.UNAVAILABLE)
     assert [type(e) for e in told] == [LiveKitDown, LiveKitUp, LiveKitDown], "once it was there, it is missed"
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_a_worker_cut_off_from_livekit_makes_it_doubtful(away: bool) -> None:
+    """Asked at once, until it is known to be back; where it never was away, a few times."""
+    bus, asked, enough = EventBus(), list[RequestOutcome](), asyncio.Event()
+    health = LiveKitHealth("ws://here", bus, lambda: 5.0)
+    ask(bus, PROBE, RequestOutcome.OK)
+
+    async def answer() -> None:
+        gone = away and len(asked) < 2
+        asked.append(RequestOutcome.UNAVAILABLE if gone else RequestOutcome.OK)
+        ask(bus, PROBE, asked[-1])
+        if len(asked) == (3 if away else LOOKS):
+            enough.set()
+
+    doubt = asyncio.create_task(Doubt(health, answer, bus).run())
+    await asyncio.sleep(0)
+    assert asked == []
+    bus.publish(WorkerRegistrationLost(agent_id="a", pid=1))
+    async with asyncio.timeout(20):
+        await enough.wait()
+    assert (health.is_up(), health.since) == (True, 5.0 if away else 0.0)
+    doubt.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await doubt
