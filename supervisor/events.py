@@ -429,6 +429,25 @@ class LiveKitDown(Event):
     error: str
 
 
+WEBHOOK_EVENTS = (
+    "room_started",
+    "room_finished",
+    "participant_joined",
+    "participant_left",
+    "participant_connection_aborted",
+    "track_published",
+    "track_unpublished",
+    "egress_started",
+    "egress_updated",
+    "egress_ended",
+    "ingress_started",
+    "ingress_ended",
+)
+"""LiveKit's names of events."""
+OTHER_EVENT = "other"
+"""For a name that is not among them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveKitRequest(Event):
     level = Level.DEBUG
@@ -445,7 +464,7 @@ class WebhookReceived(Event):
     level = Level.DEBUG
     message = "webhook received"
     event: str
-    """LiveKit's event name, else ``other``."""
+    """One of :data:`WEBHOOK_EVENTS`, else :data:`OTHER_EVENT`."""
     outcome: WebhookOutcome
     dropped: int = 0
     """LiveKit's ``num_dropped``: events lost before this one."""

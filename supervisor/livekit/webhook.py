@@ -16,30 +16,12 @@ from livekit import api
 from livekit.protocol.webhook import WebhookEvent
 
 from supervisor.core.model import ParticipantKind
-from supervisor.events import WebhookOutcome
+from supervisor.events import OTHER_EVENT, WEBHOOK_EVENTS, WebhookOutcome
 from supervisor.livekit.messages import kind_of
 
 LARGEST_BODY = 1024 * 1024
 REMEMBERED_IDS = 10_000
 """LiveKit repeats within minutes; at a thousand events a second this still covers its first attempts."""
-
-OTHER = "other"
-EVENTS = frozenset(
-    {
-        "room_started",
-        "room_finished",
-        "participant_joined",
-        "participant_left",
-        "participant_connection_aborted",
-        "track_published",
-        "track_unpublished",
-        "egress_started",
-        "egress_updated",
-        "egress_ended",
-        "ingress_started",
-        "ingress_ended",
-    }
-)
 
 _LONGEST_ID = 256
 
@@ -49,7 +31,7 @@ class Webhook:
     """What came in.  All but ``outcome``, ``event`` and ``id`` is told of accepted events only."""
 
     outcome: WebhookOutcome
-    event: str = OTHER
+    event: str = OTHER_EVENT
     """LiveKit's name for it, where it is known; the sender's word counts only once it is proven."""
     id: str = ""
     room: str | None = None
@@ -76,7 +58,7 @@ class WebhookReceiver:
         if isinstance(event, WebhookOutcome):
             return Webhook(event)
         outcome = self._judge(event, now_wall)
-        name = event.event if event.event in EVENTS else OTHER
+        name = event.event if event.event in WEBHOOK_EVENTS else OTHER_EVENT
         if outcome is not WebhookOutcome.ACCEPTED:
             return Webhook(outcome, name, event.id[:_LONGEST_ID])
         return _accepted(event, name)

@@ -18,7 +18,15 @@ from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import ClaimOutcome, RecoveryCause, RoomState
 from supervisor.core.ports import RequestOutcome
 from supervisor.core.worker_state import WorkerState
-from supervisor.events import DispatchOutcome, Loop, LoopOutcome, RestartReason, WebhookOutcome
+from supervisor.events import (
+    OTHER_EVENT,
+    WEBHOOK_EVENTS,
+    DispatchOutcome,
+    Loop,
+    LoopOutcome,
+    RestartReason,
+    WebhookOutcome,
+)
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
@@ -33,22 +41,6 @@ METHODS = (
     "remove_participant",
     "create_dispatch",
     "delete_dispatch",
-)
-OTHER = "other"
-WEBHOOK_EVENTS = (
-    "room_started",
-    "room_finished",
-    "participant_joined",
-    "participant_left",
-    "participant_connection_aborted",
-    "track_published",
-    "track_unpublished",
-    "egress_started",
-    "egress_updated",
-    "egress_ended",
-    "ingress_started",
-    "ingress_ended",
-    OTHER,
 )
 
 # A removal takes 5 ms, a request 1 ms; the slowest of either is a time-out of seconds.
@@ -163,7 +155,10 @@ class Catalogue:
             outcome=RequestOutcome,
         )
         self.webhooks = self._counter(
-            "webhooks_total", "Webhooks by event and answer.", event=WEBHOOK_EVENTS, outcome=WebhookOutcome
+            "webhooks_total",
+            "Webhooks by event and answer.",
+            event=(*WEBHOOK_EVENTS, OTHER_EVENT),
+            outcome=WebhookOutcome,
         )
         self.webhooks_dropped = self._counter(
             "webhooks_dropped_total", "Events that LiveKit says it dropped."

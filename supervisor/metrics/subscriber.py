@@ -17,7 +17,7 @@ from supervisor import __version__, events
 from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import RoomState
 from supervisor.core.worker_state import WorkerState
-from supervisor.metrics.catalogue import OTHER, WEBHOOK_EVENTS, Catalogue
+from supervisor.metrics.catalogue import Catalogue
 from supervisor.metrics.exposition import Exposition
 
 ProcessKey = tuple[int, float]
@@ -174,7 +174,7 @@ class Metrics:
             self._names.conflict_resolution.labels(event.kind).observe(event.seconds)
 
     def _webhook(self, event: events.WebhookReceived) -> None:
-        name = event.event if event.event in WEBHOOK_EVENTS else OTHER
+        name = event.event if event.event in events.WEBHOOK_EVENTS else events.OTHER_EVENT
         self._names.webhooks.labels(name, event.outcome).inc()
         self._names.webhooks_dropped.inc(max(0, event.dropped))
         if event.outcome in GENUINE:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
+from tests.livekit.guarded import GuardedWorker
 from tests.livekit.server import LiveKitServer
+from tests.livekit.versions import VERSIONS, python_with
 
 
 class MakeServer(Protocol):
@@ -24,6 +27,29 @@ def livekit_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveKit
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module", params=VERSIONS)
+def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An interpreter for each livekit-agents that the guard is tested with."""
+    return python_with(request.param, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def worker(
+    request: pytest.FixtureRequest,
+    livekit_server: LiveKitServer,
+    python: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[GuardedWorker]:
+    """A guarded worker for all tests of a module, which has its script in ``SCRIPT``."""
+    script = tmp_path_factory.mktemp("worker") / "script.py"
+    script.write_text(request.module.SCRIPT)
+    with (
+        tempfile.TemporaryDirectory(prefix="lks-", dir="/tmp") as runtime,
+        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server, python=python) as worker,
+    ):
+        yield worker
 
 
 @pytest.fixture

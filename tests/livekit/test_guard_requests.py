@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 import psutil
@@ -31,7 +29,6 @@ from tests.livekit.guarded import (
     server_api,
 )
 from tests.livekit.server import LiveKitServer
-from tests.livekit.versions import VERSIONS, python_with
 
 SCRIPT = """
 import asyncio
@@ -69,24 +66,6 @@ SLACK = 5.0
 """What two shared cores may be late."""
 
 _rooms = itertools.count()
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return python_with(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def worker(
-    livekit_server: LiveKitServer, python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GuardedWorker]:
-    script = tmp_path_factory.mktemp("worker") / "script.py"
-    script.write_text(SCRIPT)
-    with (
-        tempfile.TemporaryDirectory(prefix="lks-", dir="/tmp") as runtime,
-        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server, python=python) as worker,
-    ):
-        yield worker
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -28,7 +27,6 @@ from tests.livekit.guarded import (
     server_api,
 )
 from tests.livekit.server import LiveKitServer
-from tests.livekit.versions import VERSIONS, python_with
 
 SCRIPT = """
 from livekit import rtc
@@ -78,24 +76,6 @@ if __name__ == "__main__":
 """
 
 _rooms = itertools.count()
-
-
-@pytest.fixture(scope="module", params=VERSIONS)
-def python(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return python_with(request.param, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
-def worker(
-    livekit_server: LiveKitServer, python: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[GuardedWorker]:
-    script = tmp_path_factory.mktemp("worker") / "script.py"
-    script.write_text(SCRIPT)
-    with (
-        tempfile.TemporaryDirectory(prefix="lks-", dir="/tmp") as runtime,
-        GuardedWorker(script, Path(runtime) / "guard.sock", livekit_server, python=python) as worker,
-    ):
-        yield worker
 
 
 class Call:
