@@ -34,7 +34,7 @@ class Processes:
 
     def mark(self, directory: Path) -> None:
         """Count every process as ours whose environment names something below ``directory``."""
-        self._marks.add(os.fsencode(directory))
+        self._marks.add(os.fsencode(directory) + b"/")  # another run's may begin with the same letters
 
     def all(self) -> set[psutil.Process]:
         return self.marked() | self.descendants()

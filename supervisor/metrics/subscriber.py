@@ -10,8 +10,10 @@ without bound.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client.metrics import MetricWrapperBase
 
 from supervisor import __version__, events
 from supervisor.core.conflicts import ConflictKind, Resolution
@@ -19,6 +21,8 @@ from supervisor.core.model import RoomState
 from supervisor.core.worker_state import WorkerState
 from supervisor.metrics.catalogue import Catalogue
 from supervisor.metrics.exposition import Exposition
+
+M = TypeVar("M", bound=MetricWrapperBase)
 
 ProcessKey = tuple[int, float]
 """Pid and create time: one process, for ever."""
@@ -31,6 +35,19 @@ NOT_AN_END = frozenset({Resolution.REPORTED, Resolution.FAILED})
 GENUINE = frozenset({events.WebhookOutcome.ACCEPTED, events.WebhookOutcome.REPEATED})
 
 
+class _Children(dict[tuple[str, ...], M]):
+    """The series of one metric by their labels, each looked up once: that costs as much as counting does."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> M:
+        series: M = self._metric.labels(*labels)
+        self[labels] = series
+        return series
+
+
 class Metrics:
     """Subscribe :meth:`__call__` to the bus; hand :meth:`render` to the HTTP server."""
 
@@ -40,6 +57,12 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=True)
         self._names = Catalogue(self.registry)
         self._exposition = Exposition(self.registry)
+        self._requests = _Children(self._names.livekit_requests)
+        self._request_seconds = _Children(self._names.livekit_duration)
+        self._webhooks = _Children(self._names.webhooks)
+        self._turns = _Children(self._names.reconcile)
+        self._turn_seconds = _Children(self._names.reconcile_duration)
+        self._last_turns = _Children(self._names.reconcile_last_success)
         self._agents: dict[str, dict[ProcessKey, float]] = {}
         """CPU seconds last seen of each process of each agent."""
         self._before_scrape: Callable[[], None] | None = None
@@ -136,7 +159,14 @@ class Metrics:
         agent_id = getattr(event, "agent_id", None)
         known = agent_id in self._agents
         names = self._names
-        match event:
+        match event:  # those that come by the thousand first
+            case events.LiveKitRequest():
+                self._requests[event.method, event.outcome].inc()
+                self._request_seconds[event.method,].observe(event.seconds)
+            case events.Reconciled():
+                self._reconciled(event)
+            case events.WebhookReceived():
+                self._webhook(event)
             case events.WorkerRestarted() if known:
                 names.agent_restarts.labels(agent_id, event.reason).inc()
             case events.WorkerReady() if known and event.seconds is not None:
@@ -151,15 +181,8 @@ class Metrics:
                 self._conflict(event)
             case events.RoomRecovered():
                 names.recovery.labels(event.cause).observe(event.seconds)
-            case events.LiveKitRequest():
-                names.livekit_requests.labels(event.method, event.outcome).inc()
-                names.livekit_duration.labels(event.method).observe(event.seconds)
             case events.LiveKitUp() | events.LiveKitDown():
                 self.livekit(isinstance(event, events.LiveKitUp))
-            case events.WebhookReceived():
-                self._webhook(event)
-            case events.Reconciled():
-                self._reconciled(event)
             case events.ConfigReloaded():
                 names.config_reloads.labels(event.outcome).inc()
                 names.config_last_reload_success.set(event.outcome == "ok")
@@ -175,13 +198,13 @@ class Metrics:
 
     def _webhook(self, event: events.WebhookReceived) -> None:
         name = event.event if event.event in events.WEBHOOK_EVENTS else events.OTHER_EVENT
-        self._names.webhooks.labels(name, event.outcome).inc()
+        self._webhooks[name, event.outcome].inc()
         self._names.webhooks_dropped.inc(max(0, event.dropped))
         if event.outcome in GENUINE:
             self._names.webhook_last.set_to_current_time()
 
     def _reconciled(self, event: events.Reconciled) -> None:
-        self._names.reconcile.labels(event.loop, event.outcome).inc()
-        self._names.reconcile_duration.labels(event.loop).observe(event.seconds)
+        self._turns[event.loop, event.outcome].inc()
+        self._turn_seconds[event.loop,].observe(event.seconds)
         if event.outcome is events.LoopOutcome.OK:
-            self._names.reconcile_last_success.labels(event.loop).set_to_current_time()
+            self._last_turns[event.loop,].set_to_current_time()

@@ -7,6 +7,7 @@ holder of the lock must be the very process that was forked then, not what is le
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from supervisor.process.variables import LAUNCH
 
 _FORK_TICKS = 2 * TICKS_PER_SECOND
 """Between naming a launch and its fork; a busy machine may well take a while."""
+_EXECUTING, _LOOK_AGAIN = 0.2, 0.002
+"""Seconds for which a process that has only just been started may show no environment yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,7 @@ def _find_by_lock(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Fou
     candidates = [p for p in lock.holders(lock_path) if p in table and _was_forked_by_us(table[p], spec)]
     for pid in _topmost(candidates, table):
         process = Pidfd.open(table[pid].identity)
-        launch = variable(environment(pid) or b"", LAUNCH) or ""
+        launch = variable(_environment(pid), LAUNCH) or ""
         # Of a launch that the pidfile knows, the worker was another process, and this one is what it left.
         if process is not None and launch != dead and not process.has_exited():
             return Found(process, Launch(launch), has_pidfile=False)
@@ -103,11 +106,19 @@ def _find_by_lock(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Fou
 
 def _was_forked_by_us(stat: Stat, spec: ProcessSpec) -> bool:
     """The leader of its session, with our marks, from the moment that its launch is named after."""
-    block = environment(stat.pid) or b""
+    block = _environment(stat.pid)
     launch = variable(block, LAUNCH)
     if launch is None or not stat.is_alive or stat.session != stat.pid or not carrying(spec.marks)(block):
         return False
     return 0 <= stat.start_ticks - Launch(launch).ticks + 1 <= _FORK_TICKS
+
+
+def _environment(pid: int) -> bytes:
+    """Of a holder of the lock: whoever is executing its program at this moment has none, and soon will."""
+    deadline = time.monotonic() + _EXECUTING
+    while (block := environment(pid)) == b"" and time.monotonic() < deadline:
+        time.sleep(_LOOK_AGAIN)
+    return block or b""
 
 
 def _topmost(candidates: list[int], table: Mapping[int, Stat]) -> list[int]:

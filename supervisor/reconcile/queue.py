@@ -60,6 +60,7 @@ class KeyedQueue:
         self._dirty: dict[str, Lane] = {}
         self._work: dict[str, Lane] = {}
         self._late: set[str] = set()
+        self._late_in_work = 0
         self._taken = 0
         self._timed: list[tuple[float, int, str]] = []
         self._due: dict[str, float] = {}
@@ -102,13 +103,13 @@ class KeyedQueue:
         return key
 
     def _take(self) -> str | None:
-        late = sum(lane is Lane.LATE for lane in self._work.values())
         for lane in _ORDERS[self._taken % len(_ORDERS)]:
             ready = self._ready[lane]
-            while ready and (lane is not Lane.LATE or late < LATE_AT_A_TIME):
+            while ready and (lane is not Lane.LATE or self._late_in_work < LATE_AT_A_TIME):
                 key = ready.popleft()
                 if self._dirty.get(key) is lane and key not in self._work:
                     self._work[key] = self._dirty.pop(key)
+                    self._late_in_work += lane is Lane.LATE
                     self._taken += 1
                     return key
         return None
@@ -124,6 +125,7 @@ class KeyedQueue:
     def done(self, key: str) -> None:
         """The key's handler has returned; handle it again if it was added meanwhile."""
         was = self._work.pop(key, None)
+        self._late_in_work -= was is Lane.LATE
         lane = self._dirty.get(key)
         if lane is not None:
             self._ready[lane].append(key)

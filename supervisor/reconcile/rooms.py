@@ -270,8 +270,13 @@ class RoomReconciler:
         if room is None or not room.glance.may_do or self._reconciler.queue.is_late(name):
             return False
         participants = await self._promptly(name, self._livekit.list_participants(name))
-        dispatches = room.glance.take(participants)
-        if dispatches is None or self._rooms.get(name) is not room:
+        if self._rooms.get(name) is not room:
+            return False
+        claim = self._book.table.get(name)
+        if room.glance.is_unchanged(participants, claim):
+            return True
+        dispatches = room.glance.take(participants, claim)
+        if dispatches is None:
             return False
         now = self._clock()
         decision = plan(self._facts(name, participants, dispatches), self.policy, room.memory, now)
@@ -313,7 +318,7 @@ class RoomReconciler:
             self._forget(name, "not ours")
             return None
         room.memory = decision.memory
-        room.glance.note(participants, dispatches, decision)
+        room.glance.note(participants, dispatches, facts.claim, decision)
         if decision.state is not RoomState.UNKNOWN or room.ours or self._serves(name):
             self._record(name, room, decision, participants, now)
         if decision.state is RoomState.UNKNOWN:

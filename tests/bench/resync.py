@@ -45,7 +45,7 @@ async def run(ground: Ground) -> None:
             Column("PSS for the rooms", "MiB"),
         ),
         "The resync is due more often than it can be done, so the loop is never idle.  A look at a quiet "
-        "room is one read, its participants, and every fourth reads its dispatches too.  The limit is the "
+        "room is one read, its participants, and every eighth reads its dispatches too.  The limit is the "
         "same client in a program of its own, reading participants in a loop with as many requests at a "
         "time.  The rooms of the real server are empty but for LiveKit's own dispatch; those of the stand-in "
         "hold a human and an agent.",

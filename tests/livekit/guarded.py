@@ -58,7 +58,8 @@ class StandInDaemon:
         self.human_return_grace = 15.0
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Event()
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._open = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -69,14 +70,16 @@ class StandInDaemon:
 
     async def start(self) -> None:
         self.path.unlink(missing_ok=True)
+        self._open = True
         self._server = await asyncio.start_unix_server(self._accept, self.path)
 
     async def stop(self) -> None:
+        self._open = False
         if self._server is not None:
             self._server.close()
             self._server = None
-        for peer in self.peers:
-            peer.writer.close()
+        for writer in self._serving.values():  # of those, too, that have not said who they are
+            writer.close()
         if self._serving:
             await asyncio.wait(self._serving, timeout=2)
         self.path.unlink(missing_ok=True)
@@ -120,8 +123,11 @@ class StandInDaemon:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        if not self._open:  # it came while we stopped
+            writer.close()
+            return
+        self._serving[task] = writer
+        task.add_done_callback(self._serving.pop)
         try:
             line = await reader.readline()
             if not line:
