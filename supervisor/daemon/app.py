@@ -184,7 +184,7 @@ class Daemon:
 
     def _build_endpoints(self, instance: str) -> None:
         settings, bus = self._settings, self._bus
-        desk = GuardDesk(
+        self._desk = desk = GuardDesk(
             self._workers,
             self._book,
             self._watch,
@@ -442,6 +442,9 @@ class Daemon:
         if self._development is not None:
             agents = [self._development.spec(), *agents]
         self._workers.configure(agents)
+        for agent in settings.agents:
+            self._book.retime(agent.id, agent.heartbeat.timeout)
+        self._desk.welcome_anew()
         self._rooms.wake_all()
 
     # --- periodic ---

@@ -268,6 +268,11 @@ class ClaimBook:
             job.suspect_since = None
             self.table.heartbeat(job.room, job_id, self._clock(), job.timeout)
 
+    def retime(self, agent_id: str, timeout: float) -> None:
+        """The time-out of this agent's jobs, from each one's next heartbeat on."""
+        for job in self._jobs.of_agent(agent_id):
+            job.timeout = timeout
+
     def joined(self, job_id: str, identity: str) -> None:
         job = self._jobs.get(job_id)
         if job is None:

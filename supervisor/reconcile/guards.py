@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from supervisor.core.claims import JobArrival, JobRequest
-from supervisor.core.model import ClaimOutcome
+from supervisor.core.model import Claim, ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, ProcessWatch, Refusal
 from supervisor.events import EventBus, GuardPeerRefused, GuardReport
 from supervisor.reconcile.claimbook import ClaimBook
@@ -21,6 +21,9 @@ MAX_NUMBER = 2**53 - 1
 MAX_EPOCH = 2**52
 """The highest that a job may assert: above it there is room for as many more."""
 MAX_PORT = 65_535
+
+Wire = dict[str, object]
+"""A message as it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class GuardDesk:
         self._times = times
         self._human_return_grace = human_return_grace
         self._reconnect_grace = reconnect_grace
+        self._sessions: set[_WorkerSession | _JobSession] = set()
 
     def hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
         try:
@@ -71,31 +75,41 @@ class GuardDesk:
         root = worker.handle.pid
         if peer.pid != root and not self._watch.in_tree(peer.pid, root, worker.spec.process.marks):
             return self._refuse(peer, "not in the tree of that agent's worker", agent_id)
+        session: _WorkerSession | _JobSession | Refusal
         match message.get("role"):
             case "worker":
-                return self._worker_hello(peer, worker)
+                session = self._worker_hello(peer, worker)
             case "job":
-                return self._job_hello(peer, worker, message)
+                session = self._job_hello(peer, worker, message)
             case other:
                 return self._refuse(peer, f"role {other!r} is unknown", agent_id)
+        if not isinstance(session, Refusal):
+            self._sessions.add(session)
+        return session
+
+    def welcome_anew(self) -> None:
+        """After a reload: guards go by what they were last told."""
+        for session in tuple(self._sessions):
+            if session.told != self.words_of_welcome(session.agent_id):
+                session.welcome()
+
+    def parted(self, session: _WorkerSession | _JobSession) -> None:
+        self._sessions.discard(session)
 
     def _refuse(self, peer: GuardPeer, reason: str, agent_id: str = "") -> Refusal:
         self.bus.publish(GuardPeerRefused(pid=peer.pid, reason=reason, agent_id=agent_id))
         return Refusal(reason)
 
-    def _worker_hello(self, peer: GuardPeer, worker: Worker) -> GuardSession | Refusal:
+    def _worker_hello(self, peer: GuardPeer, worker: Worker) -> _WorkerSession | Refusal:
         session = _WorkerSession(self, peer, worker.spec.id)
         if not self.workers.connected(worker.spec.id, peer.pid, session):
             return self._refuse(peer, "not the worker's own process", worker.spec.id)
-        peer.send(self._welcome(worker.spec.id))
-        ending = worker.ending
-        if worker.draining and ending is not None:
-            session.drain(0.0)
+        session.welcome()
         return session
 
     def _job_hello(
         self, peer: GuardPeer, worker: Worker, message: Mapping[str, object]
-    ) -> GuardSession | Refusal:
+    ) -> _JobSession | Refusal:
         agent_id = worker.spec.id
         epoch = None if message.get("epoch") is None else number(message, "epoch", most=MAX_EPOCH)
         arrival = JobArrival(
@@ -114,13 +128,7 @@ class GuardDesk:
         in_worker = worker.handle is not None and peer.pid == worker.handle.pid
         times = self._times(agent_id)
         claim = self.book.arrive(arrival, session, in_worker=in_worker, timeout=times.heartbeat_timeout)
-        peer.send(
-            {
-                **self._welcome(agent_id),
-                "hold": claim is not None,
-                "epoch": claim.epoch if claim is not None else 0,
-            }
-        )
+        session.say_welcome(claim)
         return session
 
     def expect(self, arrival: JobArrival) -> None:
@@ -141,7 +149,7 @@ class GuardDesk:
             if worker.spec.policy.guarded
         )
 
-    def _welcome(self, agent_id: str) -> dict[str, object]:
+    def words_of_welcome(self, agent_id: str) -> Wire:
         times = self._times(agent_id)
         return {
             "type": "welcome",
@@ -153,13 +161,21 @@ class GuardDesk:
         }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _WorkerSession:
     """One worker's connection."""
 
     desk: GuardDesk
     peer: GuardPeer
     agent_id: str
+    told: Wire = field(default_factory=dict)
+
+    def welcome(self) -> None:
+        self.told = self.desk.words_of_welcome(self.agent_id)
+        self.peer.send(self.told)
+        worker = self.desk.workers.get(self.agent_id)
+        if worker is not None and worker.draining and worker.ending is not None:
+            self.drain(0.0)
 
     # as WorkerLink
 
@@ -199,6 +215,7 @@ class _WorkerSession:
                 _report(self.desk.bus, self.agent_id, message)
 
     def closed(self) -> None:
+        self.desk.parted(self)
         self.desk.workers.disconnected(self.agent_id, self)
 
     def _jobs(self, message: Mapping[str, object]) -> None:
@@ -247,7 +264,7 @@ class _WorkerSession:
         )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _JobSession:
     """One job's connection."""
 
@@ -256,7 +273,17 @@ class _JobSession:
     agent_id: str
     room: str
     job_id: str
-    ended: bool = field(default=False)
+    ended: bool = False
+    told: Wire = field(default_factory=dict)
+
+    def welcome(self) -> None:
+        claim = self.desk.book.table.get(self.room)
+        self.say_welcome(claim if claim is not None and claim.job_id == self.job_id else None)
+
+    def say_welcome(self, claim: Claim | None) -> None:
+        self.told = self.desk.words_of_welcome(self.agent_id)
+        held = {"hold": claim is not None, "epoch": claim.epoch if claim is not None else 0}
+        self.peer.send({**self.told, **held})
 
     # as JobLink
 
@@ -288,6 +315,7 @@ class _JobSession:
                 self.desk.workers.wake(self.agent_id)
 
     def closed(self) -> None:
+        self.desk.parted(self)
         if not self.ended:
             self.desk.book.unlink(self.job_id, self)
 

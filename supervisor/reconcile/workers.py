@@ -216,6 +216,7 @@ class WorkerReconciler:
             elif worker.forgotten:  # it was taken out, and comes back before its process has gone
                 worker.spec, worker.forgotten, worker.wanted = spec, False, spec.id not in stopped
             else:
+                self._respect(worker, spec.policy)
                 worker.spec = spec
             self._workers[spec.id] = worker
             self.wake(spec.id)
@@ -227,6 +228,12 @@ class WorkerReconciler:
                 )
                 self._workers[agent_id] = worker
                 self.wake(agent_id)
+
+    def _respect(self, worker: Worker, policy: WorkerPolicy) -> None:
+        """Before its guard has heard of a new interval, its next beat comes as the old one had it."""
+        old = worker.spec.policy.heartbeat_timeout
+        if policy.heartbeat_timeout != old and worker.last_heartbeat is not None:
+            worker.last_heartbeat = self._clock() + old
 
     def end_unconfigured(self, specs: Iterable[AgentSpec]) -> None:
         """Adopt what runs of agents that are not configured any more, to drain and stop it."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -262,3 +263,34 @@ async def test_development_needs_a_server_on_loopback(tmp_path: Path, runtime_di
     assert code == 2
     assert "without --dev" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.timeout(120)
+async def test_heartbeats_made_shorter_by_a_reload_cost_no_worker_and_no_call(
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+) -> None:
+    """Guards go on in the old rhythm until they have heard of the new one."""
+    server = await asyncio.to_thread(make_livekit_server)
+
+    def beating(interval: str, timeout: str) -> list[dict[str, Any]]:
+        return [
+            voice(heartbeat={"interval": interval, "timeout": timeout}, stop={"drain": "0s", "kill": "1s"})
+        ]
+
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, agents=beating("4s", "30s"))
+    await subject.start()
+    try:
+        async with subject.human("room") as human:
+            human.talk()
+            assert await human.wait_settled(20), subject.tail()
+            before = await subject.agent()
+            subject.write(agents=beating("300ms", "2s"))
+            await asyncio.to_thread(subject.client.command, "reload")
+            assert await human.wait_settled(20, steady=7.0), subject.tail()
+            assert (await subject.agent())["pid"] == before["pid"], subject.tail()
+            assert await subject.metric("agent_restarts_total") == 0
+        os.kill(before["pid"] or 0, signal.SIGSTOP)
+        await subject.until(lambda s: s["agents"][0]["pid"] not in (None, before["pid"]), 20)
+        assert await subject.metric("agent_restarts_total", {"reason": "hung"}) == 1
+    finally:
+        await subject.close()
