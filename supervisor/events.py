@@ -339,6 +339,8 @@ class GuardReport(Event):
     room: str = ""
     job_id: str = ""
     report: str
+    identity: str = ""
+    """Of the human that it is about, if it is about one."""
     detail: str = ""
 
 

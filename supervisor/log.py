@@ -3,7 +3,8 @@
 Three rules.  A line's message is constant, everything else is a key.  A room's name and a participant's
 identity or that of a holder are shown as a short stable pseudonym (``#1f0c9a4e``); plainly only when the
 level is ``debug`` and ``redact`` is off.  Whoever knows a name can find its lines with :func:`pseudonym`;
-it is no secret-keeping, only a log that may be shown around.  A configured secret is never shown, whatever
+it is no secret-keeping, only a log that may be shown around.  What a worker has printed itself is shown
+without the names that we know, and not at all with ``redact``.  A configured secret is never shown, whatever
 text it hides in.
 
 Writing never blocks the daemon: lines go through a bounded queue to a thread, so that a terminal on hold
@@ -23,6 +24,7 @@ import re
 import sys
 import threading
 import traceback
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final, TextIO
 
@@ -32,6 +34,9 @@ PRIVATE_KEYS: Final = frozenset({"room", "identity", "holder"})
 BLOCK_KEYS: Final = ("traceback", "last_output")
 """Fields of several lines: on the console they follow their line, indented."""
 
+OUTPUT_KEPT_OUT: Final = "not shown, since log.redact is set; see: livekit-supervisor logs"
+
+NAMES_KNOWN: Final = 4_096
 TEXT_LIMIT: Final = 8_192
 LINES_WAITING: Final = 10_000
 LINES_AT_ONCE: Final = 100
@@ -106,6 +111,7 @@ class EventLog:
         for name, floor in QUIET.items():
             logging.getLogger(name).setLevel(max(floor, number))
         self._formatter.hide_names = redact or number > logging.DEBUG
+        self._formatter.redact = redact
         self._formatter.secrets = _pattern(secrets)
 
     def __call__(self, event: Event) -> None:
@@ -142,7 +148,10 @@ class _Formatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__()
         self.hide_names = True
+        self.redact = False
         self.secrets: re.Pattern[str] | None = None
+        self._names: OrderedDict[str, None] = OrderedDict()
+        """Of rooms and people in the lines so far, the newest last."""
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
         event = getattr(record, "event", None)
@@ -164,7 +173,24 @@ class _Formatter(logging.Formatter):
     def _shown(self, key: str, value: object) -> object:
         if not isinstance(value, str):
             return value
-        return pseudonym(value) if key in PRIVATE_KEYS and self.hide_names else self.clean(value)
+        if key in PRIVATE_KEYS:
+            self._remember(value)
+            return pseudonym(value) if self.hide_names else self.clean(value)
+        if key == "last_output" and self.hide_names:
+            return OUTPUT_KEPT_OUT if self.redact else self.clean(self._without_names(value))
+        return self.clean(value)
+
+    def _remember(self, name: str) -> None:
+        self._names[name] = None
+        self._names.move_to_end(name)
+        if len(self._names) > NAMES_KNOWN:
+            self._names.popitem(last=False)
+
+    def _without_names(self, text: str) -> str:
+        """Of a program that knows nothing of our rules: it may well have printed whom it talked to."""
+        for name in sorted((n for n in self._names if n in text), key=len, reverse=True):
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", pseudonym(name), text)
+        return text
 
 
 _encode = json.JSONEncoder(default=str).encode  # json.dumps() would make one for each line

@@ -227,14 +227,14 @@ class JobGuard:
 
     def _human_returned(self, was_lost: bool) -> None:
         identity = self._humans()[0]
-        self._report("human_returned", identity)
+        self._report("human_returned", identity=identity)
         if self._sessions.all_closed:
             # The script has ended its session itself: only a new job can serve this human.
             self._ctx.shutdown("the session is closed")
             return
         log.logger.info(log.REUSING_SESSION, extra=self._extra(human=identity))
         self._sessions.resume(identity)
-        self._report("session_reused", identity)
+        self._report("session_reused", identity=identity)
         if not was_lost:
             self._spawn(self._reset())
 
@@ -297,9 +297,11 @@ class JobGuard:
     def _send_heartbeat(self, late: float) -> None:
         self._connection.send(Heartbeat(jobs=1, late=late))
 
-    def _report(self, report: str, detail: str = "") -> None:
+    def _report(self, report: str, detail: str = "", *, identity: str = "") -> None:
         job = self._ctx.job
-        self._connection.report(Report(report=report, detail=detail, room=job.room.name, job_id=job.id))
+        self._connection.report(
+            Report(report=report, detail=detail, identity=identity, room=job.room.name, job_id=job.id)
+        )
 
     def _extra(self, **more: object) -> dict[str, object]:
         """Keys for a log line."""

@@ -126,6 +126,7 @@ class Report:
     type: ClassVar[str] = "report"
     report: str
     detail: str = ""
+    identity: str = ""
     room: str = ""
     job_id: str = ""
 

@@ -327,6 +327,7 @@ def _report(bus: EventBus, agent_id: str, message: Mapping[str, object]) -> None
             room=text(message, "room"),
             job_id=text(message, "job_id"),
             report=text(message, "report"),
+            identity=text(message, "identity"),
             detail=text(message, "detail"),
         )
     )

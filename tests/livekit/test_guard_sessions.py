@@ -174,6 +174,8 @@ async def test_who_returns_goes_on_with_the_same_session_under_any_name(call: Ma
             await session.reports("human_gone", turn)
             alice = await session.join(name)
             await session.reports("state_reset", turn)
+            reused = session.job.heard("report", report="session_reused")[-1]
+            assert (reused["identity"], reused["detail"]) == (name, "")
             await alice.local_participant.send_text("two", topic="lk.chat")
             heard = await session.says("HEARD", 1 + turn)
             assert heard[-1] == f"HEARD {name} ['two'] True True"

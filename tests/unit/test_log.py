@@ -31,7 +31,7 @@ from supervisor.events import (
     WebhookReceived,
     WorkerExited,
 )
-from supervisor.log import LINES_WAITING, EventLog, message_of, pseudonym, rfc3339
+from supervisor.log import LINES_WAITING, OUTPUT_KEPT_OUT, EventLog, message_of, pseudonym, rfc3339
 
 SECRET = "APISECRETdevsecretdevsecretdevsecret"
 CONFLICT = ConflictResolved(
@@ -191,6 +191,26 @@ def test_names_are_plain_only_at_debug_level_without_redact(level: str, redact: 
         assert ("agent-AJ_2" in line) is plain
         assert (pseudonym("lobby") in line) is not plain
         assert "agent-a" in line
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"level": "debug"}, "caller +4930123 in lobby, not in lobby2"),
+        ({"level": "info"}, f"caller {pseudonym('+4930123')} in {pseudonym('lobby')}, not in lobby2"),
+        ({"level": "info", "redact": True}, OUTPUT_KEPT_OUT),
+        ({"level": "debug", "redact": True}, OUTPUT_KEPT_OUT),
+    ],
+    ids=str,
+)
+def test_what_a_worker_printed_last_is_shown_without_the_names_that_are_known(
+    settings: dict[str, Any], told: str
+) -> None:
+    returned = GuardReport(agent_id="a", report="human_returned", room="lobby", identity="+4930123")
+    last = "caller +4930123 in lobby, not in lobby2"
+    ended = WorkerExited(agent_id="a", pid=1, reason=RestartReason.EXIT, last_output=last)
+    (_, line) = objects(returned, ended, **settings)
+    assert line["last_output"] == told
 
 
 def test_a_pseudonym_is_short_and_stable() -> None:
