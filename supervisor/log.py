@@ -89,11 +89,8 @@ class EventLog:
         stream: TextIO | None = None,
     ) -> None:
         stream = stream or sys.stderr
-        on_terminal = _is_terminal(stream)
-        if format == "console" or (format == "auto" and on_terminal):
-            self._formatter: _Formatter = _Console(colour=on_terminal and not os.environ.get("NO_COLOR"))
-        else:
-            self._formatter = _Json()
+        self._on_terminal = _is_terminal(stream)
+        self._formatter: _Formatter = _Json()
         self._writer = _Writer(stream, self._formatter)
         self._logger = logging.getLogger("supervisor")
         self._root = logging.getLogger()
@@ -102,17 +99,24 @@ class EventLog:
         logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
         self._root.handlers[:] = [self._writer]
         logging.captureWarnings(True)
-        self.configure(level=level, redact=redact, secrets=secrets)
+        self.configure(level=level, format=format, redact=redact, secrets=secrets)
 
-    def configure(self, *, level: str, redact: bool, secrets: Iterable[str] = ()) -> None:
-        """Also after a reload.  ``level`` is one of ``debug info warning error``."""
+    def configure(self, *, level: str, format: str, redact: bool, secrets: Iterable[str] = ()) -> None:
+        """Also after a reload.  ``level``: ``debug info warning error``; ``format``: ``auto console json``."""
         number = logging.getLevelNamesMapping()[level.upper()]
         self._root.setLevel(number)
         for name, floor in QUIET.items():
             logging.getLogger(name).setLevel(max(floor, number))
-        self._formatter.hide_names = redact or number > logging.DEBUG
-        self._formatter.redact = redact
-        self._formatter.secrets = _pattern(secrets)
+        if format == "console" or (format == "auto" and self._on_terminal):
+            formatter: _Formatter = _Console(colour=self._on_terminal and not os.environ.get("NO_COLOR"))
+        else:
+            formatter = _Json()
+        formatter.hide_names = redact or number > logging.DEBUG
+        formatter.redact = redact
+        formatter.secrets = _pattern(secrets)
+        formatter.names = self._formatter.names
+        self._formatter = formatter
+        self._writer.setFormatter(formatter)
 
     def __call__(self, event: Event) -> None:
         """The subscriber."""
@@ -150,7 +154,7 @@ class _Formatter(logging.Formatter):
         self.hide_names = True
         self.redact = False
         self.secrets: re.Pattern[str] | None = None
-        self._names: OrderedDict[str, None] = OrderedDict()
+        self.names: OrderedDict[str, None] = OrderedDict()
         """Of rooms and people in the lines so far, the newest last."""
 
     def fields(self, record: logging.LogRecord) -> dict[str, object]:
@@ -181,14 +185,14 @@ class _Formatter(logging.Formatter):
         return self.clean(value)
 
     def _remember(self, name: str) -> None:
-        self._names[name] = None
-        self._names.move_to_end(name)
-        if len(self._names) > NAMES_KNOWN:
-            self._names.popitem(last=False)
+        self.names[name] = None
+        self.names.move_to_end(name)
+        if len(self.names) > NAMES_KNOWN:
+            self.names.popitem(last=False)
 
     def _without_names(self, text: str) -> str:
         """Of a program that knows nothing of our rules: it may well have printed whom it talked to."""
-        for name in sorted((n for n in self._names if n in text), key=len, reverse=True):
+        for name in sorted((n for n in self.names if n in text), key=len, reverse=True):
             text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", pseudonym(name), text)
         return text
 

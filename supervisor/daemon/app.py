@@ -155,6 +155,7 @@ class Daemon:
         )
         self._workers.listen(self._rooms)
         self._health.on_back(self._livekit_is_back)
+        self._rogues = RogueHunt(self._workers, bus, lambda: self._settings)
         self._documents = Documents(
             self._workers,
             self._rooms,
@@ -162,11 +163,11 @@ class Daemon:
             self._health,
             clock,
             mode=self._mode,
+            rogues=lambda: self._rogues.standing,
             notices=lambda: specs.notices(self._settings),
         )
-        self._rogues = RogueHunt(self._workers, bus, lambda: self._settings)
         self._gauges = Gauges(
-            self._metrics, self._workers, self._rooms, self._book, lambda: self._rogues.unresolved
+            self._metrics, self._workers, self._rooms, self._book, lambda: len(self._rogues.standing)
         )
         self._watchdog = Watchdog(
             self._notifier,
@@ -295,7 +296,7 @@ class Daemon:
 
     @contextlib.asynccontextmanager
     async def _loops(self) -> AsyncIterator[None]:
-        schedule = Schedule(self._bus)
+        self._schedule = schedule = Schedule(self._bus)
         schedule.every(self._settings.rooms.resync, "resync", self._resync)
         schedule.every(PROBE_SECONDS, "probe", self._probe)
         schedule.every(MEASURE_SECONDS, "measure", self._measure)
@@ -404,6 +405,8 @@ class Daemon:
             raise CommandError(str(error), 2) from error
         before = {agent.id: agent for agent in self._settings.agents}
         after = {agent.id: agent for agent in settings.agents}
+        if settings.rooms.resync != self._settings.rooms.resync:
+            self._schedule.every(settings.rooms.resync, "resync", self._resync)
         self._settings = settings
         self._apply_settings()
         self._bus.publish(ConfigReloaded(outcome="ok"))
@@ -434,7 +437,8 @@ class Daemon:
     def _apply_settings(self) -> None:
         settings = self._settings
         self._metrics.set_agents(agent.id for agent in settings.agents)
-        self._log.configure(level=settings.log.level, redact=settings.log.redact, secrets=self._secrets())
+        log = settings.log
+        self._log.configure(level=log.level, format=log.format, redact=log.redact, secrets=self._secrets())
         self._store.limits(max_age=settings.history.max_age, max_size=settings.history.max_size)
         self._rooms.policy = specs.room_policy(settings, self._rooms.policy.instance)
         self._rooms.ignore, self._rooms.enforce = settings.rooms.ignore, settings.rooms.enforce
@@ -467,7 +471,7 @@ class Daemon:
                 continue
             usage = census.usage(handle.pid)
             key = (handle.pid, handle.create_time)
-            self._gauges.cpu(worker.spec.id, {key: usage.cpu_seconds})
+            self._gauges.cpu(worker.spec.id, {key: usage.cpu_seconds}, adopted=handle.adopted)
             near = bool(limit) and usage.memory_bytes > limit
             if near or not worker.memory_bytes or self._looks % EXACT_EVERY == 0:
                 pids = [stat.pid for stat in census.tree(handle.pid)]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from supervisor import __version__
 from supervisor.core.model import RoomState
 from supervisor.core.worker_state import WorkerState
 from supervisor.log import rfc3339
+from supervisor.process.scan import Rogue
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.health import LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
@@ -37,6 +38,7 @@ class Documents:
         clock: Callable[[], float],
         *,
         mode: str,
+        rogues: Callable[[], Iterable[Rogue]],
         notices: Callable[[], Iterable[tuple[str, str]]],
     ) -> None:
         self._workers = workers
@@ -45,6 +47,7 @@ class Documents:
         self._health = health
         self._clock = clock
         self._mode = mode
+        self._rogues = rogues
         self._notices = notices
         self._since = time.time()
 
@@ -107,7 +110,8 @@ class Documents:
                     fix="livekit-supervisor check --online",
                 )
             )
-        problems.extend(p for worker in self.agents() if (p := _worker_problem(worker)) is not None)
+        problems.extend(p for worker in self.agents() for p in _worker_problems(worker))
+        problems.extend(_second_process(rogue) for rogue in self._rogues())
         for view, _ in self._rooms.views():
             if len(problems) >= PROBLEMS_SHOWN:
                 break
@@ -162,6 +166,26 @@ class Documents:
                 for view, claim in self._rooms.views()
             ],
         }
+
+
+def _second_process(rogue: Rogue) -> Document:
+    return _problem(
+        "error",
+        f"a second process, {rogue.pid}, which is left alone: {rogue.reason}",
+        agent_id=rogue.agent_id,
+        fix=f"kill {rogue.pid}",
+    )
+
+
+def _worker_problems(worker: Worker) -> Iterator[Document]:
+    agent_id = worker.spec.id
+    problem = _worker_problem(worker)
+    if problem is not None:
+        yield problem
+    if worker.over_limit:
+        yield _problem(
+            "warning", f"more rooms than its max_rooms of {worker.spec.max_rooms}", agent_id=agent_id
+        )
 
 
 def _worker_problem(worker: Worker) -> Document | None:

@@ -51,5 +51,5 @@ class Gauges:
         }
         self._metrics.unresolved(unresolved)
 
-    def cpu(self, agent_id: str, processes: Mapping[tuple[int, float], float]) -> None:
-        self._metrics.agent_cpu(agent_id, processes)
+    def cpu(self, agent_id: str, processes: Mapping[tuple[int, float], float], *, adopted: bool) -> None:
+        self._metrics.agent_cpu(agent_id, processes, adopted=adopted)

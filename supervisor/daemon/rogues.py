@@ -44,9 +44,9 @@ class RogueHunt:
         self._told: frozenset[Rogue] = frozenset()
 
     @property
-    def unresolved(self) -> int:
+    def standing(self) -> tuple[Rogue, ...]:
         """Rogues that are there and were only reported."""
-        return len(self._told)
+        return tuple(sorted(self._told, key=lambda rogue: rogue.start_ticks))
 
     async def scan(self) -> None:
         started = time.monotonic()

@@ -120,12 +120,21 @@ class Metrics:
             for each in WorkerState:
                 names.agent_state.labels(agent_id, each).set(each is state)
 
-    def agent_cpu(self, agent_id: str, processes: Mapping[ProcessKey, float]) -> None:
-        """CPU seconds of every process in the agent's tree: what each has used since it was last seen."""
+    def agent_cpu(
+        self, agent_id: str, processes: Mapping[ProcessKey, float], *, adopted: bool = False
+    ) -> None:
+        """CPU seconds of every process in the agent's tree: what each has used since it was last seen.
+
+        Of one that was ``adopted`` only what it uses from its first sight on: an earlier daemon has counted
+        the rest, and weeks of it would look like the work of a moment.
+        """
         if agent_id not in self._agents:
             return
         before = self._agents[agent_id]
-        used = sum(max(0.0, seconds - before.get(key, 0.0)) for key, seconds in processes.items())
+        used = sum(
+            max(0.0, seconds - before.get(key, seconds if adopted else 0.0))
+            for key, seconds in processes.items()
+        )
         # One that could not be read this time is remembered: it must not count anew when it is seen again.
         seen = {**before, **processes}
         self._agents[agent_id] = seen if len(seen) <= PROCESSES_REMEMBERED else dict(processes)

@@ -180,6 +180,10 @@ async def a_second_process_is_reported(daemon: Supervised) -> None:
     async with second_process(daemon, "spared"):
         await rises_above(daemon, 0, "conflicts_total", kind="duplicate_process", resolution="reported")
         await rises_above(daemon, 0, "conflicts_unresolved", kind="duplicate_process")
+        status = await daemon.status()
+        assert status is not None
+        [problem] = [p for p in status["problems"] if p["message"].startswith("a second process")]
+        assert (problem["severity"], problem["agent_id"]) == ("error", "spared")
     assert await daemon.metric("conflict_resolution_seconds_count", {"kind": "duplicate_process"}) == timed
 
 

@@ -59,6 +59,9 @@ async def an_agent_above_its_limit_is_told(daemon: Supervised, lent: Lender) -> 
     async with moves(daemon, "conflicts_total", kind="too_many_rooms", resolution="reported"):
         await command(daemon, "reload")
     assert await daemon.metric("conflicts_unresolved", {"kind": "too_many_rooms"}) == 1
+    status = await daemon.status()
+    assert status is not None
+    assert "more rooms than its max_rooms of 1" in [problem["message"] for problem in status["problems"]]
     daemon.write(agents=[lent.configured()])
     await command(daemon, "reload")
     await comes_to(daemon, 0, "conflicts_unresolved", kind="too_many_rooms")

@@ -169,9 +169,17 @@ def test_the_level_changes_with_a_reload() -> None:
     stream = io.StringIO()
     with logging_to(stream) as log:
         log(RoomStateChanged(room="r", old="a", new="b"))
-        log.configure(level="debug", redact=False)
+        log.configure(level="debug", format="json", redact=False)
         log(RoomStateChanged(room="r", old="b", new="c"))
     assert [json.loads(line)["new"] for line in stream.getvalue().splitlines()] == ["c"]
+
+
+def test_the_form_changes_with_a_reload() -> None:
+    stream = io.StringIO()
+    with logging_to(stream, format="json") as log:
+        log.configure(level="info", format="console", redact=False)
+        log(CONFLICT)
+    assert "resolution=evicted" in stream.getvalue()
 
 
 # --- what is hidden -------------------------------------------------------------------------------

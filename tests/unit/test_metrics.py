@@ -288,6 +288,16 @@ def test_cpu_seconds_never_fall(metrics: Metrics) -> None:
     assert cpu() == 9
 
 
+def test_what_an_adopted_process_has_used_before_is_no_work_of_this_moment(metrics: Metrics) -> None:
+    cpu = partial(value, metrics, "agent_cpu_seconds_total", agent_id=A)
+    metrics.agent_cpu(A, {(10, 1.0): 5_000.0}, adopted=True)
+    assert cpu() == 0
+    metrics.agent_cpu(A, {(10, 1.0): 5_001.5}, adopted=True)
+    assert cpu() == 1.5
+    metrics.agent_cpu(A, {(11, 2.0): 0.5}, adopted=False)
+    assert cpu() == 2
+
+
 def test_the_daemon_is_asked_before_each_scrape(metrics: Metrics) -> None:
     metrics.before_scrape(lambda: metrics.agent(A, jobs=7))
     body, _ = metrics.render("")
