@@ -102,7 +102,7 @@ class EventLog:
         self.configure(level=level, format=format, redact=redact, secrets=secrets)
 
     def configure(self, *, level: str, format: str, redact: bool, secrets: Iterable[str] = ()) -> None:
-        """Also after a reload.  ``level``: ``debug info warning error``; ``format``: ``auto console json``."""
+        """After a reload.  ``level``: ``debug info warning error``, ``format``: ``auto console json``."""
         number = logging.getLevelNamesMapping()[level.upper()]
         self._root.setLevel(number)
         for name, floor in QUIET.items():

@@ -11,8 +11,10 @@ from tests.observability.odd_livekit import OddLiveKit
 async def test_the_pace_of_the_resync_and_the_form_of_the_log(
     livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path
 ) -> None:
-    slow = {"rooms": {"resync": "1h"}, "log": {"format": "json"}}
-    async with supervised(tmp_path / "daemon", runtime_dir, livekit, [SLEEPER], **slow) as daemon:
+    folder = tmp_path / "daemon"
+    async with supervised(
+        folder, runtime_dir, livekit, [SLEEPER], rooms={"resync": "1h"}, log={"format": "json"}
+    ) as daemon:
         assert all(line.startswith("{") for line in daemon.log.read_text().splitlines())
         before = await daemon.metric("reconcile_total", {"loop": "workers", "outcome": "ok"})
         daemon.write(rooms={"resync": "200ms"}, log={"format": "console"})
