@@ -669,13 +669,20 @@ class WorkerReconciler:
         if worker.ending is not None:
             stopped = worker.ending.reason is EndReason.STOPPED  # and wanted again since
             return RestartReason.COMMAND if stopped else RestartReason(worker.ending.reason.value)
-        gave_up = worker.gave_up_on_livekit or status.code == GAVE_UP_ON_LIVEKIT
-        away = worker.spec.policy.guarded and not worker.registered and not self._livekit_up()
-        if gave_up or (away and not worker.failure):  # what it says for itself outweighs what we suppose
+        if worker.spec.policy.guarded and self._has_lost_livekit(worker, status):
             return RestartReason.LIVEKIT_LOST
         if status.signal == signal.SIGKILL and self._evidence.out_of_memory(worker.spec.process):
             return RestartReason.OOM
         return RestartReason.SIGNAL if status.signal is not None else RestartReason.EXIT
+
+    def _has_lost_livekit(self, worker: Worker, status: ExitStatus) -> bool:
+        """Its guard's word counts; a bare status, which any script may have, only while LiveKit is away."""
+        if worker.gave_up_on_livekit:
+            return True
+        if self._livekit_up():
+            return False
+        # What it says for itself outweighs what we suppose.
+        return status.code == GAVE_UP_ON_LIVEKIT or not (worker.registered or worker.failure)
 
     def _tell_exit(
         self, worker: Worker, handle: ProcessHandle, status: ExitStatus, reason: RestartReason

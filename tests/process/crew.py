@@ -57,6 +57,7 @@ class Crew:
 
     def __init__(self, bench: Bench, *, livekit_up: bool = True) -> None:
         self.events: list[Event] = []
+        self.livekit_up = livekit_up
         bus = EventBus()
         bus.subscribe(self.events.append)
         self.host = PosixProcessHost(bench.state)
@@ -73,7 +74,7 @@ class Crew:
             bus,
             time.monotonic,
             random=lambda: 0.5,
-            livekit_up=lambda: livekit_up,
+            livekit_up=lambda: self.livekit_up,
         )
 
     def configure(self, *specs: ProcessSpec, **policy: object) -> None:

@@ -18,6 +18,7 @@ from supervisor.events import (
     Reconciled,
     RestartReason,
     StoreFailed,
+    WorkerExited,
     WorkerRestarted,
     WorkerSignalled,
     WorkerSpawned,
@@ -222,3 +223,22 @@ async def test_an_adopted_worker_that_says_nothing_hangs_unless_it_may_still_be_
         await until_async(lambda: silent.told(WorkerSignalled))
     signalled = silent.told(WorkerSignalled)[0]
     assert (signalled.pid, signalled.reason) == (pid, "hung")
+
+
+@pytest.mark.parametrize(
+    ("guarded", "livekit_up", "waits"),
+    [(False, True, False), (False, False, False), (True, True, False), (True, False, True)],
+)
+async def test_the_status_of_one_that_livekit_stayed_away_from_is_believed_of_a_guard_while_that_may_be(
+    bench: Bench, guarded: bool, livekit_up: bool, waits: bool
+) -> None:
+    """Otherwise a program that ends with 69 would be started hundreds of times a second."""
+    crew = Crew(bench, livekit_up=livekit_up)
+    crew.configure(bench.shell("exit 69"), guarded=guarded, backoff=BackoffPolicy(60.0, 2.0, 60.0))
+    async with crew.running():
+        await until_async(lambda: crew.told(WorkerExited))
+        worker = crew.workers.all()[0]
+        await until_async(lambda: worker.state is WorkerState.BACKOFF)
+        assert (worker.waits_for_livekit, worker.failures) == (waits, 0 if waits else 1)
+        [exited] = crew.told(WorkerExited)
+        assert exited.reason is (RestartReason.LIVEKIT_LOST if waits else RestartReason.EXIT)
