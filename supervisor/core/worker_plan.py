@@ -60,7 +60,9 @@ class WorkerView:
     policy: WorkerPolicy
     alive: bool
     started_at: float = 0.0
-    """Monotonic; of an adopted worker, when it was adopted."""
+    """Monotonic; of an adopted worker, when it was adopted; never before LiveKit was back."""
+    livekit_up: bool = True
+    """While it is away nobody can register: a start has no deadline."""
     registered_once: bool = False
     last_heartbeat: float | None = None
     """None until the guard has connected."""
@@ -147,7 +149,7 @@ def _reason_to_end(view: WorkerView, now: float) -> EndReason | None:
     if view.config_changed:
         return EndReason.CONFIG
     policy = view.policy
-    if policy.guarded and not view.registered_once and now >= view.started_at + policy.startup_timeout:
+    if _is_to_register(view) and now >= view.started_at + policy.startup_timeout:
         return EndReason.STARTUP_TIMEOUT
     if view.last_heartbeat is not None and now >= view.last_heartbeat + policy.heartbeat_timeout:
         return EndReason.HUNG
@@ -156,9 +158,13 @@ def _reason_to_end(view: WorkerView, now: float) -> EndReason | None:
     return None
 
 
+def _is_to_register(view: WorkerView) -> bool:
+    return view.policy.guarded and view.livekit_up and not view.registered_once
+
+
 def _next_deadline(view: WorkerView) -> float | None:
     deadlines = []
-    if view.policy.guarded and not view.registered_once:
+    if _is_to_register(view):
         deadlines.append(view.started_at + view.policy.startup_timeout)
     if view.last_heartbeat is not None:
         deadlines.append(view.last_heartbeat + view.policy.heartbeat_timeout)

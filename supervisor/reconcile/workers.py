@@ -176,6 +176,7 @@ class WorkerReconciler:
         self._clock = clock
         self._random = random
         self._livekit_up = livekit_up
+        self._livekit_back_at = 0.0
         self._workers: dict[str, Worker] = {}
         self._rooms: RoomWaker | None = None
         self._watchers: set[asyncio.Task[None]] = set()
@@ -299,6 +300,7 @@ class WorkerReconciler:
             self.wake(agent_id)
 
     def livekit_is_back(self) -> None:
+        self._livekit_back_at = self._clock()
         for worker in self._workers.values():
             worker.waits_for_livekit = False
         self.wake_all()
@@ -498,7 +500,8 @@ class WorkerReconciler:
             wanted=worker.wanted,
             policy=worker.spec.policy,
             alive=handle is not None,
-            started_at=worker.started_at,
+            started_at=max(worker.started_at, self._livekit_back_at),
+            livekit_up=self._livekit_up(),
             registered_once=worker.registered_once,
             last_heartbeat=worker.last_heartbeat,
             unhealthy_since=worker.unhealthy_since,

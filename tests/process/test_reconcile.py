@@ -242,3 +242,24 @@ async def test_the_status_of_one_that_livekit_stayed_away_from_is_believed_of_a_
         assert (worker.waits_for_livekit, worker.failures) == (waits, 0 if waits else 1)
         [exited] = crew.told(WorkerExited)
         assert exited.reason is (RestartReason.LIVEKIT_LOST if waits else RestartReason.EXIT)
+
+
+async def test_a_start_has_as_long_as_it_may_from_when_livekit_is_there(
+    bench: Bench, sleeper: ProcessSpec
+) -> None:
+    """Nobody can register with a LiveKit that is away: that is no failed start."""
+    crew = Crew(bench, livekit_up=False)
+    crew.configure(sleeper, guarded=True, startup_timeout=0.5)
+    worker = crew.workers.all()[0]
+    async with crew.running():
+        await until_async(lambda: worker.handle is not None)
+        worker.started_at -= 60.0  # it has been trying for long
+        crew.events.clear()
+        crew.workers.wake(AGENT)
+        await until_async(lambda: crew.told(Reconciled) and not crew.workers.waiting)
+        assert (worker.state, crew.told(WorkerSignalled)) == (WorkerState.STARTING, [])
+        crew.livekit_up, back_at = True, time.monotonic()
+        crew.workers.livekit_is_back()
+        await until_async(lambda: crew.told(WorkerSignalled))
+        assert time.monotonic() >= back_at + 0.5
+    assert crew.told(WorkerSignalled)[0].reason == "startup_timeout"

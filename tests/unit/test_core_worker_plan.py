@@ -66,6 +66,11 @@ def ending(reason: EndReason, *, drain: float | None = None, signalled: float | 
             id="startup deadline",
         ),
         pytest.param(
+            replace(RUNNING, registered_once=False, started_at=NOW - 30, livekit_up=False),
+            Plan(look_at=1009.0),
+            id="no startup deadline while LiveKit is away",
+        ),
+        pytest.param(
             replace(RUNNING, last_heartbeat=NOW - 10),
             Plan((Terminate(ending(EndReason.HUNG, signalled=NOW)),), look_at=NOW + 10),
             id="heartbeat overdue",
