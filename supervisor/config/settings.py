@@ -23,6 +23,7 @@ from supervisor.config.types import (
     ListenAddress,
     LiveKitUrl,
     LogFormat,
+    LogSize,
     Number,
     Patterns,
     PositiveDuration,
@@ -270,8 +271,8 @@ class LogSettings(Section):
     """`json`, `console`; `auto`: console on a terminal."""
     redact: Switch = False
     """Hash the names of rooms and people."""
-    max_size: Size = 10 * MiB
-    """Of one log file, before it is rotated."""
+    max_size: LogSize = 10 * MiB
+    """Of one log file, before it is rotated; at least `4KiB`."""
     keep: Count = 5
     """Rotated files."""
 

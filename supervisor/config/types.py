@@ -92,6 +92,24 @@ Size = Annotated[
 ]
 """Bytes."""
 
+_SMALLEST_LOG = 4 * 1024
+"""A block of most file systems: less is never given back, and a line may be as long."""
+
+
+def _room_for_lines(value: int) -> int:
+    if value < _SMALLEST_LOG:
+        raise ValueError("must be at least 4KiB")
+    return value
+
+
+LogSize = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    AfterValidator(_room_for_lines),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN}),
+]
+"""Bytes: nothing is not a size that a log could be kept at."""
+
 # --- what the outside is called -----------------------------------------------------------------------
 
 

@@ -54,7 +54,7 @@ http: {listen: "[::1]:9105", webhook_listen: "0.0.0.0:9106", webhook_max_age: 5m
 store: redis://127.0.0.1:6379/0
 history: {max_age: 30d, max_size: 100 MB}
 paths: {state: state, runtime: /tmp/r, logs: logs}
-log: {level: "${LEVEL}", format: json, redact: true, max_size: 1KiB, keep: 0}
+log: {level: "${LEVEL}", format: json, redact: true, max_size: 4KiB, keep: 0}
 """
 
 SMALLEST = (
@@ -137,6 +137,7 @@ def test_every_key_is_tried() -> None:
         "history: {max_size: 10 apples}",
         "log: {level: loud}",
         "log: {keep: -1}",
+        "log: {max_size: 0}",
         "http: {port: 9105}",
         "agents: []",
         "agents: [{id: one}]",
