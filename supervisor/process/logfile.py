@@ -100,16 +100,29 @@ def _stub_length(descriptor: int) -> int:
 
 
 def _after_zeros(descriptor: int, offset: int) -> int:
-    """Zeros are a hole: cut by us, or left by a writer that does not append."""
-    size = os.fstat(descriptor).st_size
-    while offset < size and os.pread(descriptor, 1, offset) == b"\0":
-        try:
-            offset = max(offset, os.lseek(descriptor, offset, os.SEEK_DATA))
-        except OSError:  # nothing but a hole up to the end
-            return size
-        chunk = os.pread(descriptor, _CHUNK, offset)
-        offset += len(chunk) - len(chunk.lstrip(b"\0"))
-    return offset
+    """Where data begins behind a hole: one cut by us, or left by a writer that does not append.
+
+    What is a hole the file system says, in whole blocks; zeros in the blocks at its edges go with it.  Zeros
+    beyond that were written, and are as much a log as anything else.
+    """
+    block, size = os.fstatvfs(descriptor).f_bsize, os.fstat(descriptor).st_size
+    edge = min((offset // block + 1) * block, size)
+    begin = offset + _zeros(descriptor, offset, edge)
+    if begin < edge or edge == size:
+        return begin
+    try:
+        begin = os.lseek(descriptor, edge, os.SEEK_DATA)
+    except OSError:  # nothing but a hole up to the end
+        return size
+    edge = min(begin + block, size)
+    zeros = _zeros(descriptor, begin, edge)
+    return begin if begin + zeros == edge < size else begin + zeros
+
+
+def _zeros(descriptor: int, start: int, end: int) -> int:
+    """How many bytes are zero from ``start`` on, at most up to ``end``."""
+    data = os.pread(descriptor, end - start, start)
+    return len(data) - len(data.lstrip(b"\0"))
 
 
 def read_range(descriptor: int, start: int, end: int) -> Iterator[bytes]:

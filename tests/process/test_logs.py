@@ -205,6 +205,30 @@ def test_a_writer_that_does_not_append(folder: Path) -> None:
     assert tail(path, 100) == _numbers(9_900, 10_000).decode().splitlines()
 
 
+def test_zeros_that_were_written_are_cut_like_anything_else(folder: Path) -> None:
+    path = folder / "x.log"
+    _append(path, bytes(3 * 1024 * _KIB))
+    assert rotate(path, 64 * _KIB, 2).error == ""
+    assert _live_size(path) <= 64 * _KIB
+    assert sum(p.stat().st_blocks * 512 for p in folder.iterdir()) < 4 * 64 * _KIB
+    assert len(list(logfile.pieces(path))) == 2
+    _append(path, b"line\n")
+    assert tail(path, 1) == ["line"]
+
+
+def test_a_look_at_a_log_of_zeros_reads_little_of_it(folder: Path) -> None:
+    path = folder / "x.log"
+    _append(path, bytes(64 * 1024 * _KIB) + b"line\n")
+    before = _bytes_read()
+    assert last_output(path, 0, 8 * _KIB) == ["line"]
+    assert _bytes_read() - before < 1024 * _KIB
+
+
+def _bytes_read() -> int:
+    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counters["rchar"])
+
+
 # --- interrupted, meddled with ----------------------------------------------------------------------
 
 
