@@ -44,6 +44,8 @@ CONCURRENCY = 64
 """Agents handled at once: each ends by itself, and one that hangs delays no other."""
 GUARD_RETURNS = 2.0
 """Seconds within which a guard finds a new daemon: it tries every second at least."""
+UNSURE_SECONDS = 0.5
+"""Between two looks at an ending worker of which it is not known whether it has calls."""
 GAVE_UP_ON_LIVEKIT = 69
 """The guard's exit status for a worker that LiveKit stayed away from (docs/protocol.md)."""
 
@@ -114,6 +116,8 @@ class Worker:
     http_port: int = 0
     """Of its own health endpoint, on loopback; 0: not known."""
     unhealthy_since: float | None = None
+    spoken: bool = False
+    """Its guard has said since we have it whether it is registered, and before that which jobs it has."""
     ending: Ending | None = None
     failures: int = 0
     next_start_at: float = 0.0
@@ -227,6 +231,7 @@ class WorkerReconciler:
                 worker.ending = worker.ending or begin_ending(
                     worker.spec.policy, EndReason.STOPPED, self._clock(), drain=True
                 )
+                self._tell_drain(worker)
                 self._workers[agent_id] = worker
                 self.wake(agent_id)
 
@@ -394,7 +399,7 @@ class WorkerReconciler:
             return
         first = not worker.registered_once
         worker.reported_name, worker.http_port = name, http_port
-        worker.registered = worker.registered_once = True
+        worker.registered = worker.registered_once = worker.spoken = True
         worker.failure = ""
         self._move(worker, WorkerEvent.REGISTERED)
         if worker.state is WorkerState.READY and worker.ready_since is None:
@@ -403,6 +408,7 @@ class WorkerReconciler:
         self._bus.publish(
             WorkerReady(agent_id=agent_id, pid=worker.handle.pid, worker_id=worker_id, seconds=seconds)
         )
+        self.wake(agent_id)
         self._wake_rooms(agent_id)
 
     def unregistered(self, agent_id: str, error: str) -> None:
@@ -410,12 +416,13 @@ class WorkerReconciler:
         if worker is None or worker.handle is None:
             return
         was = worker.registered
-        worker.registered, worker.ready_since = False, None
+        worker.registered, worker.ready_since, worker.spoken = False, None, True
         if not worker.registered_once:
             worker.failure = error  # told beside the restart that comes of it, too
         self._move(worker, WorkerEvent.UNREGISTERED, error or "not connected to LiveKit")
         if was:
             self._bus.publish(WorkerRegistrationLost(agent_id=agent_id, pid=worker.handle.pid))
+        self.wake(agent_id)
 
     def heartbeat(self, agent_id: str) -> None:
         worker = self._workers.get(agent_id)
@@ -475,7 +482,21 @@ class WorkerReconciler:
         for action in decision.actions:
             await self._apply(worker, action)
         self._changed.set()
+        if worker.ending is not None and worker.ending.signalled_at is None and self._may_be_busy(worker):
+            return self._clock() + UNSURE_SECONDS
         return decision.look_at
+
+    def _may_be_busy(self, worker: Worker) -> bool:
+        """Calls that nobody has told us of, perhaps: right after our start its guards have yet to find us."""
+        if any(job.speaks_by is not None for job in self._book.jobs_of(worker.spec.id)):
+            return True
+        if worker.handle is None or not worker.handle.adopted or not self._book.is_starting():
+            return False
+        guarded = worker.spec.policy.guarded or worker.forgotten  # of that one we know no more than its ID
+        return guarded and (not worker.spoken or self._clock() < worker.started_at + GUARD_RETURNS)
+
+    def _busy_rooms(self, worker: Worker) -> int:
+        return self._book.busy_rooms(worker.spec.id) or int(self._may_be_busy(worker))
 
     def _count_rooms(self, worker: Worker) -> None:
         """More rooms than it may have: jobs taken while no daemon answered, or a lower limit by now."""
@@ -505,7 +526,7 @@ class WorkerReconciler:
             registered_once=worker.registered_once,
             last_heartbeat=worker.last_heartbeat,
             unhealthy_since=worker.unhealthy_since,
-            busy_rooms=self._book.busy_rooms(worker.spec.id),
+            busy_rooms=self._busy_rooms(worker),
             config_changed=changed,
             memory_bytes=worker.memory_bytes,
             ending=worker.ending,
@@ -550,7 +571,7 @@ class WorkerReconciler:
         worker.handle, worker.exit, worker.ending = handle, None, None
         worker.started_at = self._clock()
         worker.ran_before = handle.age if handle.adopted else 0.0
-        worker.registered = worker.registered_once = worker.gave_up_on_livekit = False
+        worker.registered = worker.registered_once = worker.gave_up_on_livekit = worker.spoken = False
         worker.failure = ""
         worker.ready_since = worker.last_heartbeat = worker.link = worker.unhealthy_since = None
         worker.http_port = 0
@@ -588,7 +609,7 @@ class WorkerReconciler:
     def _finish_drain(self, worker: Worker, ending: Ending) -> None:
         if worker.state is not WorkerState.DRAINING or ending.drain_until is None:
             return
-        if self._book.busy_rooms(worker.spec.id) == 0:
+        if self._busy_rooms(worker) == 0:
             outcome = "completed"
         else:
             outcome = "timeout" if self._clock() >= ending.drain_until else "interrupted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -11,9 +12,17 @@ from supervisor.core.model import ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardSession, Refusal
 from supervisor.core.room_plan import RoomPolicy
 from supervisor.core.worker_state import WorkerState
-from supervisor.events import ClaimDecided, ConflictDetected, ConflictResolved, Event
+from supervisor.events import (
+    ClaimDecided,
+    ConflictDetected,
+    ConflictResolved,
+    DrainFinished,
+    Event,
+    WorkerSignalled,
+)
 from supervisor.livekit.api import LiveKitClient
 from supervisor.reconcile.rooms import RoomReconciler
+from supervisor.reconcile.workers import GUARD_RETURNS
 from tests.fuzz.daemon import AGENTS, GOOD, OURS, QUIET, TREE, Daemon, turns
 from tests.simulation.sim_daemon import Disk
 
@@ -230,3 +239,75 @@ async def test_right_after_a_start_nobody_is_given_a_room_that_may_have_somebody
     stage.job(joined=True)
     assert decided() == [ClaimOutcome.HELD]
     assert [message["type"] for message in peer.heard] == ["welcome", "answer"]
+
+
+# --- upgrades: a new daemon with another configuration --------------------------------------------
+
+
+def reconfigure(stage: Stage, *, without: str = "") -> None:
+    """Another command for every agent; one may be taken out."""
+    specs = [worker.spec for worker in stage.daemon.workers.all() if worker.spec.id != without]
+    stage.daemon.workers.configure(
+        replace(spec, process=replace(spec.process, command_hash="another")) for spec in specs
+    )
+
+
+async def say(stage: Stage, session: GuardSession, *messages: dict[str, object]) -> None:
+    for message in messages:
+        session.receive(message)
+    await turns(5)
+
+
+REGISTERED: dict[str, object] = {"type": "registered", "worker_id": "AW_1", "agent_name": "x"}
+
+
+@pytest.mark.parametrize("change", ["another command", "taken out"])
+async def test_a_worker_is_not_idle_before_its_guards_have_said_so(change: str, stage: Stage) -> None:
+    daemon = stage.daemon
+    await daemon.book.restore(10.0)
+    reconfigure(stage, without=TREE if change == "taken out" else "")
+    await turns(5)
+    worker = daemon.workers.get(TREE)
+    assert worker is not None
+    assert worker.state is WorkerState.DRAINING
+    peer, session = stage.worker()
+    assert [message["type"] for message in peer.heard] == ["welcome", "drain"]
+    await say(stage, session, running(), REGISTERED)
+    daemon.pass_time(GUARD_RETURNS + 1.0)
+    await turns(5)
+    assert worker.state is WorkerState.DRAINING  # its job has not spoken for itself
+    _, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    await say(stage, job, {"type": "census", "agents": ["a"], "humans": 1})
+    daemon.pass_time(5.0)
+    await turns(5)
+    assert worker.state is WorkerState.DRAINING
+    await say(stage, job, {"type": "census", "agents": ["a"], "humans": 0})
+    assert [e.outcome for e in stage.events if isinstance(e, DrainFinished)] == ["completed"]
+
+
+async def test_a_worker_without_calls_is_ended_when_its_jobs_had_time_to_speak(stage: Stage) -> None:
+    """Jobs in its own process are not in its list, and find us by themselves."""
+    await stage.daemon.book.restore(10.0)
+    reconfigure(stage)
+    _, session = stage.worker()
+    await say(stage, session, REGISTERED)
+    assert signalled(stage) == []
+    stage.daemon.pass_time(GUARD_RETURNS)
+    await turns(5)
+    assert signalled(stage)[0] == TREE
+
+
+async def test_a_worker_whose_guard_never_comes_is_not_waited_for_longer_than_others(stage: Stage) -> None:
+    await stage.daemon.book.restore(10.0)
+    reconfigure(stage)
+    stage.daemon.pass_time(9.0)
+    await turns(5)
+    assert signalled(stage) == []
+    stage.daemon.pass_time(1.0)
+    await turns(5)
+    assert {*signalled(stage)} == {*AGENTS}
+
+
+def signalled(stage: Stage) -> list[str]:
+    return [e.agent_id for e in stage.events if isinstance(e, WorkerSignalled) and e.reason == "config"]
