@@ -21,7 +21,8 @@ import psutil
 from supervisor import __version__
 from supervisor.cli.diagnose_findings import Report, Situation
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.cli.redaction import Redactor, secrets_in_yaml, secrets_of
+from supervisor.cli.known_secrets import redactor, without_secrets
+from supervisor.cli.redaction import Redactor
 from supervisor.process.logs import last_output
 from supervisor.process.variables import STATE
 
@@ -32,23 +33,24 @@ FOLDER = "livekit-supervisor-diagnosis"
 
 def write_bundle(path: Path, report: Report, text: str, situation: Situation) -> list[str]:
     """The names of what is in it.  Never over another file, and readable by nobody else."""
-    redactor = _redactor(situation)
+    config = _config_text(situation.file)
+    known = redactor(situation.file, config, situation.settings, situation.environ)
     names = []
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            for name, content in _contents(report, text, situation):
-                _add(archive, name, redactor.clean(content))
+            for name, content in _contents(report, text, config, situation):
+                _add(archive, name, _clean(content, known))
                 names.append(name)
     except OSError as error:
         raise CliError(f"{path}: the bundle cannot be written: {error.strerror}", ExitCode.USAGE) from error
     return names
 
 
-def _redactor(situation: Situation) -> Redactor:
-    config = _config_text(situation.file)
-    named = secrets_in_yaml(config) if config is not None else None
-    return Redactor([*secrets_of(situation.settings, situation.environ), *(named or [])])
+def _clean(content: object, known: Redactor) -> str:
+    if isinstance(content, str):
+        return known.clean(content)
+    return json.dumps(known.clean_document(content), indent=2) + "\n"
 
 
 def _add(archive: tarfile.TarFile, name: str, content: str) -> None:
@@ -58,14 +60,17 @@ def _add(archive: tarfile.TarFile, name: str, content: str) -> None:
     archive.addfile(info, io.BytesIO(data))
 
 
-def _contents(report: Report, text: str, situation: Situation) -> Iterator[tuple[str, str]]:
+def _contents(
+    report: Report, text: str, config: str | None, situation: Situation
+) -> Iterator[tuple[str, object]]:
+    """Texts, and documents that are to be JSON."""
     yield "diagnosis.txt", text
-    yield "diagnosis.json", _json(report.document())
-    yield "versions.json", _json(_versions())
-    yield "config.yaml", _config(situation.file)
+    yield "diagnosis.json", report.document()
+    yield "versions.json", _versions()
+    yield "config.yaml", _config(config)
     yield "processes.txt", "\n".join(_processes(situation)) + "\n"
     if situation.status is not None:
-        yield "status.json", _json(situation.status)
+        yield "status.json", situation.status
     if situation.metrics:
         yield "metrics.txt", "".join(f"{n} {v!r}\n" for n, v in sorted(situation.metrics.items()))
     if situation.installation is not None:
@@ -75,16 +80,12 @@ def _contents(report: Report, text: str, situation: Situation) -> Iterator[tuple
         return
     for name, document in (("rooms", situation.rooms), ("conflicts", situation.conflicts)):
         if document is not None:
-            yield f"{name}.json", _json(document)
+            yield f"{name}.json", document
     if situation.installation is not None:
         for agent in situation.installation.agents:
             lines = last_output(situation.installation.logs / f"{agent.id}.log", 0, LOG_BYTES)
             if lines and "/" not in agent.id:
                 yield f"logs/{agent.id}.log", "\n".join(lines) + "\n"
-
-
-def _json(document: object) -> str:
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _config_text(file: Path) -> str | None:
@@ -95,11 +96,11 @@ def _config_text(file: Path) -> str | None:
         return None
 
 
-def _config(file: Path) -> str:
-    text = _config_text(file)
-    if text is None or secrets_in_yaml(text) is None:
+def _config(text: str | None) -> str:
+    cleaned = without_secrets(text) if text is not None else None
+    if cleaned is None:
         return "# left out: it cannot be read as YAML, so its secrets cannot be told from the rest\n"
-    return text
+    return cleaned
 
 
 def _versions() -> dict[str, object]:

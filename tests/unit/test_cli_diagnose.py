@@ -358,10 +358,15 @@ def test_the_bundle_holds_what_is_needed_and_no_secret(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SOMEBODYS_API_TOKEN", "token-from-the-environment")
+    (tmp_path / "agent.env").write_text("FAL=of-the-file\n")
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs/one.log").write_text(f"connecting with {SECRET}\npassword=hunter2hunter2\nkept line\n")
+    (tmp_path / "logs/one.log").write_text(
+        f"whatever-it-is of-the-file\nconnecting with {SECRET}\npassword=hunter2hunter2\nkept line\n"
+    )
     write(
-        agent="env: {OPENAI_API_KEY: sk-of-a-model-0123456789, OTHER: 'postgres://me:pass-word@db/x'}",
+        agent="env: {OPENAI_API_KEY: sk-of-a-model-0123456789, OTHER: 'postgres://me:pass-word@db/x', "
+        "AZURE_SPEECH_KEY: 0azure0speech0, PIN: 'pi', SAID: whatever-it-is}, "
+        f"env_file: {tmp_path}/agent.env",
         top="# once it was token-from-the-environment\n",
     )
     bundle = tmp_path / "report.tar.gz"
@@ -382,9 +387,21 @@ def test_the_bundle_holds_what_is_needed_and_no_secret(
     assert "kept line" in texts["logs/one.log"]
     jsonschema.validate(json.loads(texts["diagnosis.json"]), DIAGNOSIS)
     everything = "\n".join(texts.values())
-    for secret in (SECRET, "token-from-the", "hunter2", "sk-of-a-model", "pass-word"):
+    for secret in (
+        SECRET,
+        "token-from-the",
+        "hunter2",
+        "sk-of-a-model",
+        "pass-word",
+        "speech0",
+        "whatever-it",
+        "of-the-file",
+        "'pi'",
+    ):
         assert secret not in everything
     assert "devkey" not in texts["config.yaml"]
+    assert "AZURE_SPEECH_KEY" in texts["config.yaml"]
+    assert all(json.loads(text) for name, text in texts.items() if name.endswith(".json"))
     again = run("diagnose", "--bundle", str(bundle))
     assert again.code == 2
     assert "cannot be written" in again.err
