@@ -207,6 +207,7 @@ class Daemon:
             self._workers,
             reload=self._reload,
             hand_off=self._hand_off,
+            stopping=self._stopping.is_set,
             development=self._development is not None,
             livekit_url=lambda: self._settings.livekit.url,
             server_id=SERVER_ID,
@@ -367,9 +368,7 @@ class Daemon:
             return
         self._stop_note.write()
         self._notifier.stopping(self._longest_stop() + MARGIN_SECONDS)
-        patient = self._stop_requests < 2
-        longest = max((w.spec.policy.drain for w in self._documents.agents()), default=0.0)
-        self._end_workers(drain=longest if patient else 0.0)
+        self._end_workers(drain=None if self._stop_requests < 2 else 0.0)
         await self._workers.wait_until(
             lambda: all(worker.handle is None for worker in self._documents.agents())
         )
@@ -380,7 +379,7 @@ class Daemon:
             )
         self._wishes.forget_all()
 
-    def _end_workers(self, *, drain: float) -> None:
+    def _end_workers(self, *, drain: float | None) -> None:
         self._workers.shut_down([worker.spec.id for worker in self._documents.agents()], drain=drain)
 
     def _longest_stop(self) -> float:
@@ -392,6 +391,8 @@ class Daemon:
     def _on_hangup(self) -> None:
         if not self._takes_orders:
             self._hung_up = True
+            return
+        if self._stopping.is_set():
             return
         with contextlib.suppress(CommandError):  # published as a failed reload
             self._reload()

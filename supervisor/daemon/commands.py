@@ -10,6 +10,8 @@ from supervisor.reconcile.workers import Worker, WorkerReconciler
 
 Answer = dict[str, object]
 USAGE, WRONG = 2, 1
+STARTING = frozenset({"start", "restart", "reload"})
+"""What a daemon that is stopping would wait for without end."""
 
 
 class Reload(Protocol):
@@ -27,6 +29,7 @@ class CommandDesk:
         *,
         reload: Reload,
         hand_off: Callable[[], None],
+        stopping: Callable[[], bool],
         development: bool,
         livekit_url: Callable[[], str],
         server_id: str,
@@ -34,11 +37,14 @@ class CommandDesk:
         self._workers = workers
         self._reload = reload
         self._hand_off = hand_off
+        self._stopping = stopping
         self._development = development
         self._livekit_url = livekit_url
         self._server_id = server_id
 
     async def run(self, command: str, arguments: Mapping[str, object]) -> Answer:
+        if command in STARTING and self._stopping():
+            raise CommandError("the daemon is stopping", WRONG)
         match command:
             case "start":
                 self._workers.start(self._agent(arguments).spec.id)

@@ -330,13 +330,17 @@ class WorkerReconciler:
         worker.failures, worker.next_start_at, worker.waits_for_livekit = 0, 0.0, False
         self._end(worker, EndReason.COMMAND, drain=drain)
 
-    def shut_down(self, agent_ids: Iterable[str], *, drain: float) -> None:
-        """End these for good, each draining for at most ``drain`` seconds; nothing is remembered."""
+    def shut_down(self, agent_ids: Iterable[str], *, drain: float | None) -> None:
+        """End these for good, each draining for at most ``drain`` seconds; None: as long as it may itself.
+
+        Nothing is remembered.
+        """
         now = self._clock()
         for agent_id in agent_ids:
             worker = self._workers[agent_id]
             worker.wanted = False
-            until = now + drain if drain > 0 else None
+            seconds = worker.spec.policy.drain if drain is None else drain
+            until = now + seconds if seconds > 0 else None
             if worker.ending is None:
                 worker.ending = Ending(EndReason.STOPPED, since=now, drain_until=until)
             elif worker.ending.signalled_at is None:

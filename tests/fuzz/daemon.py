@@ -83,6 +83,7 @@ class Daemon:
             self.workers,
             reload=_no_reload,
             hand_off=lambda: None,
+            stopping=lambda: False,
             development=False,
             livekit_url=lambda: "ws://h",
             server_id="livekit-server",
@@ -245,6 +246,8 @@ class Rooms:
     def note_death(self, dead: DeadJob) -> None: ...
 
     def note_refused(self, room: str, dispatch_id: str) -> None: ...
+
+    def slot_freed(self, agent_id: str) -> None: ...
 
 
 class StrictDisk(Disk):

@@ -28,7 +28,7 @@ from supervisor.process.procfs import environment, pids, variable
 from supervisor.process.variables import LAUNCH, STATE
 from supervisor.process.watch import PidfdWatch
 from supervisor.reconcile.workers import GUARD_RETURNS
-from tests.process.crew import Crew
+from tests.process.crew import Crew, agents
 from tests.process.programs import (
     AGENT,
     SPAWN_AND_DIE,
@@ -143,8 +143,10 @@ async def test_a_stop_that_drains_goes_on_draining_under_the_next_daemon(
     assert processes(bench) == {}
 
 
-def _job() -> JobRequest:
-    return JobRequest(room="room", agent_id=AGENT, job_id="job", dispatch_id="", identity="agent-job")
+def _job(agent_id: str = AGENT) -> JobRequest:
+    return JobRequest(
+        room=f"room of {agent_id}", agent_id=agent_id, job_id="job", dispatch_id="", identity="agent-job"
+    )
 
 
 async def test_a_daemon_killed_while_it_ends_a_worker_leaves_that_to_the_next(bench: Bench) -> None:
@@ -263,3 +265,18 @@ async def test_a_start_has_as_long_as_it_may_from_when_livekit_is_there(
         await until_async(lambda: crew.told(WorkerSignalled))
         assert time.monotonic() >= back_at + 0.5
     assert crew.told(WorkerSignalled)[0].reason == "startup_timeout"
+
+
+async def test_each_agent_drains_as_long_as_it_may_itself_when_the_daemon_stops(bench: Bench) -> None:
+    hasty, patient = (bench.spec("sleep", "300", id=name) for name in ("hasty", "patient"))
+    crew = Crew(bench)
+    crew.workers.configure([*agents([hasty], drain=0.2), *agents([patient], drain=300.0)])
+    async with crew.running():
+        await until_async(lambda: all(w.state is WorkerState.READY for w in crew.workers.all()))
+        for spec in (hasty, patient):
+            crew.book.request(_job(spec.id), max_rooms=0, draining=False)
+        crew.workers.shut_down(["hasty", "patient"], drain=None)
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPED)
+        assert crew.workers.all()[1].state is WorkerState.DRAINING
+        crew.workers.shut_down(["hasty", "patient"], drain=0.0)
+        await until_async(lambda: crew.workers.all()[1].state is WorkerState.STOPPED)

@@ -272,6 +272,35 @@ async def test_handoff_leaves_the_worker_to_the_next_daemon(field: Field) -> Non
     await replaced(subject, before["pid"])
 
 
+# --- stopping ---------------------------------------------------------------------------------------
+
+DEAF = """
+    import signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("up", flush=True)
+    while True: time.sleep(60)
+"""
+
+
+async def test_a_daemon_that_stops_takes_no_order_to_start_anything(field: Field) -> None:
+    """It would wait for what it has started itself."""
+    subject = await field.start(program(field.folder, "a", DEAF, stop={"kill": "3s"}))
+    await until(subject, "ready")
+    log = subject.state / "logs" / "a.log"
+    await subject.until(lambda _: log.exists() and "up" in log.read_text(), SOON)
+    os.kill(subject.pid, signal.SIGTERM)
+    await until(subject, "stopping")
+    for name in ("start", "restart", "reload"):
+        with pytest.raises(Refused, match="the daemon is stopping"):
+            await command(subject, name)
+    os.kill(subject.pid, signal.SIGHUP)
+    await command(subject, "drain")
+    await command(subject, "stop")
+    assert await subject.ended() == 0
+    assert field.processes() == []
+    assert "config_reloaded" not in subject.log.read_text()
+
+
 # --- reload ---------------------------------------------------------------------------------------
 
 
