@@ -46,6 +46,12 @@ LISTED_AFTER = 2.0
 """Seconds for which a stale list may show an agent that has left."""
 LIVEKIT_RESTART_BLAMED = 60.0
 """Seconds after LiveKit came back in which a silent room is blamed on that."""
+STAYED = 10.0
+"""Seconds that an agent has been there, after which its end is no reason to be slower with the next."""
+JOBS_LISTED = 6.0
+"""Seconds after which a dispatch that was taken lists its job; LiveKit refreshes that every 5 s."""
+TRY_AGAIN = 5.0
+"""Seconds between attempts to remove what is known to be dead, and cannot be removed."""
 RETRY = BackoffPolicy(initial=1.0, factor=2.0, max=30.0)
 """Between dispatches that brought no agent."""
 
@@ -112,11 +118,15 @@ class RoomMemory:
     had_agent: bool = False
     agent_at: float = 0.0
     """When a live agent was last seen; deaths before that are no reason for a silence after it."""
+    agent_since: float | None = None
+    """Since when there has been one; None while there is none."""
     attempts: int = 0
     """Dispatches made since there was an agent."""
     next_attempt_at: float = 0.0
     awaited: str = ""
     """Our own dispatch that has not brought its agent yet."""
+    stuck: Mapping[str, float] = field(default_factory=dict)
+    """Ghosts and their dispatches that LiveKit would not remove, and when that was tried last."""
     state: RoomState | None = None
 
 
@@ -190,6 +200,20 @@ def after_dispatch(memory: RoomMemory, dispatch_id: str | None, now: float) -> R
     return replace(memory, awaited=dispatch_id, seen={**memory.seen, dispatch_id: now})
 
 
+def after_failure(memory: RoomMemory, action: Action, now: float) -> RoomMemory:
+    """Memory after LiveKit has refused, or not answered, to remove something."""
+    if (
+        not isinstance(action, RemoveParticipant | DeleteDispatch)
+        or action.kind is not ConflictKind.GHOST_AGENT
+    ):
+        return memory
+    return replace(memory, stuck={**memory.stuck, _key(action): now})
+
+
+def _key(action: RemoveParticipant | DeleteDispatch) -> str:
+    return action.identity if isinstance(action, RemoveParticipant) else action.dispatch_id
+
+
 def matches_any(text: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
 
@@ -219,7 +243,8 @@ class _Look:
 
 
 def _unknown(reason: str, memory: RoomMemory) -> Decision:
-    return Decision(RoomState.UNKNOWN, reason, replace(memory, state=RoomState.UNKNOWN))
+    # What nobody could see does not count as time in which the holder stayed away.
+    return Decision(RoomState.UNKNOWN, reason, replace(memory, state=RoomState.UNKNOWN, absent_since=None))
 
 
 def _look(
@@ -314,18 +339,27 @@ def _better(agent: AgentView, other: AgentView) -> bool:
 
 
 def _decide(look: _Look, policy: RoomPolicy, now: float) -> Decision:
-    ghost_actions, ghost_conflicts = _plan_ghosts(look)
+    ghosts, again, ghost_conflicts, tries = _plan_ghosts(look, now)
     extra = _plan_extra_agents(look, policy, now)
     stale = _plan_dispatches(look, now)
     memory = replace(look.memory, suspects={**extra.suspects, **stale.suspects})
     conflicts = (*ghost_conflicts, *extra.conflicts, *stale.conflicts)
-    urgent = (*ghost_actions, *extra.actions, *stale.actions)
-    looks = [*extra.looks, *stale.looks]
+    urgent = (*ghosts, *extra.actions, *stale.actions)
+    looks = [*tries, *extra.looks, *stale.looks]
     if look.agents:
-        return _with_agent(look, policy, memory, now, urgent, conflicts, looks)
+        return _with_agent(look, policy, memory, now, (*urgent, *again), conflicts, looks)
     if not look.humans:
-        return _empty(look, memory, urgent, conflicts, looks)
-    return _missing(look, policy, memory, now, urgent, conflicts, looks)
+        return _empty(look, memory, (*urgent, *again), conflicts, looks)
+    if _is_left_alone(look, policy):
+        return Decision(RoomState.HEALTHY, "its agent is one of rooms.ignore_agents", memory)
+    return _missing(look, policy, memory, now, urgent, again, conflicts, looks)
+
+
+def _is_left_alone(look: _Look, policy: RoomPolicy) -> bool:
+    """Who is to have the room, or holds it, is never counted, removed or dispatched."""
+    claim, target = look.facts.claim, look.target
+    names = (claim.identity if claim is not None else "", target.agent_name if target is not None else "")
+    return any(name and matches_any(name, policy.ignore_agents) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +370,13 @@ class _Part:
     suspects: Mapping[str, float] = field(default_factory=dict)
 
 
-def _plan_ghosts(look: _Look) -> tuple[tuple[Action, ...], tuple[Conflict, ...]]:
-    """Remove first, which takes milliseconds; deleting the dispatch would end the job slowly."""
+def _plan_ghosts(
+    look: _Look, now: float
+) -> tuple[tuple[Action, ...], tuple[Action, ...], tuple[Conflict, ...], list[float]]:
+    """What to remove now; what failed and may be tried again, which nothing has to wait for; and when.
+
+    Remove first, which takes milliseconds; deleting the dispatch would end the job slowly.
+    """
     kind = ConflictKind.GHOST_AGENT
     removals = tuple(RemoveParticipant(p.identity, kind, dead.agent_id) for p, dead in look.ghosts)
     conflicts = tuple(Conflict(kind, p.identity, dead.agent_id) for p, dead in look.ghosts)
@@ -347,7 +386,12 @@ def _plan_ghosts(look: _Look) -> tuple[tuple[Action, ...], tuple[Conflict, ...]]
         for d in look.dispatches
         if d.id != holder and (dead := _dead_of(look, d)) is not None
     )
-    return (*removals, *deletions), conflicts
+    stuck = look.memory.stuck
+    actions: tuple[RemoveParticipant | DeleteDispatch, ...] = (*removals, *deletions)
+    fresh = tuple(a for a in actions if _key(a) not in stuck)
+    again = tuple(a for a in actions if _key(a) in stuck and now >= stuck[_key(a)] + TRY_AGAIN)
+    tries = [stuck[_key(a)] + TRY_AGAIN for a in actions if _key(a) in stuck and a not in again]
+    return fresh, again, conflicts, tries
 
 
 def _dead_of(look: _Look, dispatch: Dispatch) -> DeadJob | None:
@@ -422,16 +466,25 @@ def _plan_dispatches(look: _Look, now: float) -> _Part:
         if d.agent_name in names and d.id not in look.memory.refused:
             by_name.setdefault(d.agent_name, []).append(d)
     for name, dispatches in by_name.items():
+        known_at = _told_apart_at(look, dispatches, now)
         for d in _superfluous(look, name, dispatches):
             agent_id = _id_of_name(look, name)
             conflicts.append(Conflict(ConflictKind.DUPLICATE_DISPATCH, d.id, agent_id))
             first_seen = look.memory.suspects.get(d.id, now)
-            if now >= first_seen + SECOND_LOOK:
+            sure_at = max(first_seen + SECOND_LOOK, known_at)
+            if now >= sure_at:
                 actions.append(DeleteDispatch(d.id, ConflictKind.DUPLICATE_DISPATCH, agent_id))
             else:
                 suspects[d.id] = first_seen
-                looks.append(first_seen + SECOND_LOOK)
+                looks.append(sure_at)
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
+
+
+def _told_apart_at(look: _Look, dispatches: list[Dispatch], now: float) -> float:
+    """When it is known which of them brings the agent that stays: the claim tells, or their jobs."""
+    if look.facts.claim is not None or all(d.job_ids for d in dispatches):
+        return now
+    return max(look.memory.seen.get(d.id, now) for d in dispatches) + JOBS_LISTED
 
 
 def _superfluous(look: _Look, name: str, dispatches: list[Dispatch]) -> list[Dispatch]:
@@ -506,8 +559,7 @@ def _with_agent(
         absent_since=None,
         had_agent=True,
         agent_at=now,
-        attempts=0,
-        next_attempt_at=0.0,
+        agent_since=now if memory.agent_since is None else memory.agent_since,
     )
     if not look.humans:
         state, reason = RoomState.EMPTY, "an agent, and no human"
@@ -546,6 +598,7 @@ def _empty(
         silent_since=None,
         cause=None,
         absent_since=None,
+        agent_since=None,
         attempts=0,
         next_attempt_at=0.0,
         state=RoomState.EMPTY,
@@ -566,11 +619,14 @@ def _missing(
     memory: RoomMemory,
     now: float,
     actions: tuple[Action, ...],
+    again: tuple[Action, ...],
     conflicts: tuple[Conflict, ...],
     looks: list[float],
 ) -> Decision:
     """A human is there and no agent is."""
-    memory = _note_silence(look, memory, now)
+    if memory.agent_since is not None and now - memory.agent_since >= STAYED:
+        memory = replace(memory, attempts=0, next_attempt_at=0.0)
+    memory = _note_silence(look, replace(memory, agent_since=None), now)
     step = _next_step(look, policy, memory, now)
     memory = step.memory
     grace_over = (now if memory.silent_since is None else memory.silent_since) + policy.missing_grace
@@ -585,8 +641,9 @@ def _missing(
             standing.append(Conflict(action.kind, action.dispatch_id, action.agent_id))
     if step.look_at is not None:
         looks.append(step.look_at)
-    # One dispatch at a time: nothing is created while something is still to be removed.
-    do = actions or step.actions
+    # One dispatch at a time: nothing is created while something is still to be removed.  What is known to be
+    # dead cannot be heard, though, and where LiveKit does not remove it nobody has to wait for that.
+    do = actions or step.actions or again
     return Decision(
         RoomState.MISSING_AGENT,
         step.reason,
@@ -642,14 +699,14 @@ def _next_step(look: _Look, policy: RoomPolicy, memory: RoomMemory, now: float) 
         for d in look.dispatches
         if d.agent_name == target.agent_name and d.id not in memory.refused and _dead_of(look, d) is None
     ]
-    lost = [d for d in dispatched if _is_lost(d, agent, policy, memory, now)]
+    lost = [d for d in dispatched if _is_lost(look, d, policy, memory, now)]
     if lost:
         cause = memory.cause or RecoveryCause.LOST_DISPATCH
         deletions = tuple(DeleteDispatch(d.id, ConflictKind.LOST_DISPATCH, target.agent_id) for d in lost)
         return _Step(replace(memory, cause=cause), "a dispatch was lost", deletions)
     if dispatched:
         oldest = min(memory.seen.get(d.id, now) for d in dispatched)
-        look_at = oldest + policy.join_timeout
+        look_at = min(_lost_at(d, policy, memory, now) for d in dispatched)
         if agent is not None and agent.ready_since is not None and agent.ready_since > oldest:
             look_at = min(look_at, max(agent.ready_since, now) + SETTLE)
         return _Step(memory, "dispatched, waiting for the agent to join", look_at=look_at)
@@ -670,27 +727,41 @@ def _await_holder(claim: Claim, policy: RoomPolicy, memory: RoomMemory, now: flo
     absent_since = now if memory.absent_since is None else memory.absent_since
     memory = replace(memory, absent_since=absent_since)
     if claim.state is ClaimState.PENDING:
-        return _Step(memory, "a job has been granted the room and starts", look_at=claim.expires_at)
+        # The claim table ends it when it is due, and wakes the room.
+        look_at = claim.expires_at if claim.expires_at > now else now + SECOND_LOOK
+        return _Step(memory, "a job has been granted the room and starts", look_at=look_at)
     grace = policy.reconnect_grace if claim.joined else policy.join_timeout
     if now < absent_since + grace:
         return _Step(memory, "its agent is connecting", look_at=absent_since + grace)
     return _Step(memory, "its agent did not come back", (RevokeClaim(claim.job_id),))
 
 
-def _is_lost(
-    dispatch: Dispatch, agent: AgentView | None, policy: RoomPolicy, memory: RoomMemory, now: float
-) -> bool:
+def _lost_at(dispatch: Dispatch, policy: RoomPolicy, memory: RoomMemory, now: float) -> float:
+    """When it has had its time.  One that has brought its agent may bring it back, within the same grace
+    that an agent of its own would have."""
+    seen = memory.seen.get(dispatch.id, now)
+    at = seen + policy.join_timeout
+    if memory.agent_at >= seen:
+        silent_since = now if memory.silent_since is None else memory.silent_since
+        at = max(at, silent_since + policy.missing_grace)
+    return at
+
+
+def _is_lost(look: _Look, dispatch: Dispatch, policy: RoomPolicy, memory: RoomMemory, now: float) -> bool:
     """No agent will come of it: too old, or made while no worker was there to take it.
 
     LiveKit launches a dispatch's job once, when it is made; one without a job that is older than the
-    worker's registration is not tried again.
+    registration of every worker of that name is not tried again.
     """
-    seen = memory.seen.get(dispatch.id, now)
-    if now >= seen + policy.join_timeout:
+    if now >= _lost_at(dispatch, policy, memory, now):
         return True
-    if dispatch.job_ids or agent is None or not agent.ready or agent.ready_since is None:
+    if dispatch.job_ids:
         return False
-    return agent.ready_since > seen and now >= agent.ready_since + SETTLE
+    seen = memory.seen.get(dispatch.id, now)
+    ready = [a.ready_since for a in look.facts.agents if a.name == dispatch.agent_name and a.ready]
+    return bool(ready) and all(
+        since is not None and since > seen and now >= since + SETTLE for since in ready
+    )
 
 
 def _tell(conflicts: tuple[Conflict, ...]) -> str:

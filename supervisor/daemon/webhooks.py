@@ -13,7 +13,9 @@ from supervisor.livekit.webhook import WebhookReceiver
 class WebhookIntake:
     """Implements :class:`supervisor.endpoints.ports.WebhookSink`."""
 
-    def __init__(self, receiver: WebhookReceiver, bus: EventBus, notice: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, receiver: WebhookReceiver, bus: EventBus, notice: Callable[[str, str, str], None]
+    ) -> None:
         self._receiver = receiver
         self._bus = bus
         self._notice = notice
@@ -24,7 +26,7 @@ class WebhookIntake:
             WebhookReceived(event=webhook.event, outcome=webhook.outcome, dropped=webhook.num_dropped)
         )
         if webhook.outcome is WebhookOutcome.ACCEPTED and webhook.room:
-            self._notice(webhook.event, webhook.room)
+            self._notice(webhook.event, webhook.room, webhook.room_sid or "")
         return webhook.outcome
 
 

@@ -39,6 +39,8 @@ class RoomListener(Protocol):
 
     def note_refused(self, room: str, dispatch_id: str) -> None: ...
 
+    def slot_freed(self, agent_id: str) -> None: ...
+
 
 class JobLink(Protocol):
     """The connection of a job, as far as one can speak through it."""
@@ -436,6 +438,7 @@ class ClaimBook:
             RoomReleased(agent_id=claim.agent_id, room=claim.room, job_id=claim.job_id, reason=reason)
         )
         self.rooms.wake(claim.room)
+        self.rooms.slot_freed(claim.agent_id)
 
     def _save(self, claim: Claim, create_time: float) -> None:
         self._store.save_claim(StoredClaim(claim, create_time))

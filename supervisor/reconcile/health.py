@@ -51,7 +51,8 @@ class LiveKitHealth:
         return self.up is True
 
     def since_when(self) -> float:
-        return self.since
+        """As ``since``; while LiveKit is away, this moment."""
+        return self._clock() if self.up is False else self.since
 
     def _on_event(self, event: Event) -> None:
         if not isinstance(event, LiveKitRequest):

@@ -46,7 +46,10 @@ LATE_AT_A_TIME = 16
 """Late keys in work: each may take seconds, and there may be thousands, for ever."""
 
 _ORDER = (Lane.FIRST, Lane.NEXT, Lane.LATE)
-_ORDERS = (_ORDER, _ORDER, _ORDER, (Lane.NEXT, Lane.FIRST, Lane.LATE))
+_ORDERS = (
+    *(_ORDER, _ORDER, _ORDER, (Lane.NEXT, Lane.FIRST, Lane.LATE)),
+    *(_ORDER, _ORDER, _ORDER, (Lane.LATE, Lane.NEXT, Lane.FIRST)),
+)
 """Taken in turn, so that however many come first, others come as well."""
 
 

@@ -16,6 +16,7 @@ from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
 from supervisor.core.model import AgentView, Claim, DeadJob, Dispatch, Participant, RoomState, Unknown
 from supervisor.core.ports import ClaimStore, Failed, LiveKit, RequestOutcome, StoredIntent
 from supervisor.core.room_plan import (
+    LIVEKIT_RESTART_BLAMED,
     Action,
     CreateDispatch,
     Decision,
@@ -27,6 +28,7 @@ from supervisor.core.room_plan import (
     RoomPolicy,
     Target,
     after_dispatch,
+    after_failure,
     matches_any,
     plan,
 )
@@ -55,6 +57,7 @@ CONCURRENCY = 64
 PROMPT_SECONDS = 1.0
 """Within which a room that a node serves has answered.  LiveKit looks for 3 s for the node of a room whose
 node is dead; with Redis behind it such rooms are listed for ever."""
+SIDS_REMEMBERED = 4
 _NOBODY_MOVED = frozenset(
     {"track_published", "track_unpublished", "egress_started", "egress_updated", "egress_ended"}
 )
@@ -75,6 +78,8 @@ class Open:
     resolution: Resolution | None = None
     """What has been done about it so far."""
     reported: bool = False
+    failed: bool = False
+    """Something was tried in vain, and that has been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,8 @@ class _Room:
     confirm: bool = False
     """A conflict has vanished by itself: perhaps the list was only stale, so look once more."""
     glance: Glance = field(default_factory=Glance)
+    past: tuple[str, ...] = ()
+    """SIDs of rooms of this name that are over: a late word of them is no news."""
 
 
 class RoomReconciler:
@@ -130,6 +137,8 @@ class RoomReconciler:
         self._livekit_since = livekit_since
         self._rooms: dict[str, _Room] = {}
         self._sids: dict[str, str] = {}
+        self._found_full: dict[str, set[str]] = {}
+        """Agents that had as many rooms as they may, and the rooms that wait for them."""
         self._woken: set[str] = set()
         """Something happened there, so a glance will not do."""
         self._counts: Counter[RoomState] = Counter()
@@ -159,20 +168,47 @@ class RoomReconciler:
             self._woken.add(room)
             self._reconciler.queue.add(room)
 
-    def notice(self, event: str, room: str) -> None:
+    def notice(self, event: str, room: str, sid: str = "") -> None:
         """A webhook came: of nobody's coming or going a glance tells enough.
 
-        It comes from the node that serves the room, which therefore answers: its turn is first.
+        It comes from the node that serves the room, which therefore answers: its turn is first.  Of a room
+        that is over nobody answers soon, and many may end at once.
         """
         if matches_any(room, self.ignore):
             return
+        self._note_sid(room, sid)
         if event not in _NOBODY_MOVED:
             self._woken.add(room)
-        self._reconciler.queue.add(room, first=True)
+        over = event == "room_finished"
+        if over:
+            self._reconciler.queue.set_late(room, True)
+        self._reconciler.queue.add(room, first=not over)
+
+    def _note_sid(self, name: str, sid: str) -> None:
+        """Of an earlier room of the same name only its dead are remembered: whoever was asked for there was
+        asked for by others.  A restart of LiveKit makes every room anew, and means the same one."""
+        room, known = self._rooms.get(name), self._sids.get(name, "")
+        if not sid or sid == known or (room is not None and sid in room.past):
+            return
+        self._sids[name] = sid
+        if not known or room is None:
+            return
+        room.past = (*room.past, known)[-SIDS_REMEMBERED:]
+        self._woken.add(name)
+        since = self._livekit_since()
+        restarted = since > 0 and self._clock() - since < LIVEKIT_RESTART_BLAMED
+        if restarted or self._book.table.get(name) is not None:
+            return
+        room.memory = RoomMemory(dead=room.memory.dead)
+        if room.intent_saved:
+            self._store.delete_intent(name)
+            room.intent_saved = False
 
     def wake_all(self) -> None:
+        """Also what is to be ignored by now, and so to be forgotten."""
         for name in self._rooms:
-            self.wake(name)
+            self._woken.add(name)
+            self._reconciler.queue.add(name)
 
     def wake_agent(self, agent_id: str) -> None:
         """An agent has become ready, or has gone: look at the rooms that wait for it, or had it."""
@@ -181,6 +217,11 @@ class RoomReconciler:
             waits = room.view is not None and room.view.state is RoomState.MISSING_AGENT
             if waits or (target is not None and target.agent_id == agent_id):
                 self.wake(name)
+
+    def slot_freed(self, agent_id: str) -> None:
+        """It has a room less: those that found it full may have it now."""
+        for name in self._found_full.pop(agent_id, ()):
+            self.wake(name)
 
     def note_death(self, dead: DeadJob) -> None:
         if matches_any(dead.room, self.ignore):
@@ -209,10 +250,13 @@ class RoomReconciler:
         if isinstance(rooms, Unknown):
             self.wake_all()
             return
-        before, self._sids = self._sids, {room.name: room.sid for room in rooms}
-        new = self._sids.keys() - before.keys() if before else ()
-        # a glance at a room that is gone, or another one by now, would find nothing new
-        self._woken.update(n for n, sid in before.items() if n in self._rooms and self._sids.get(n) != sid)
+        before, listed = set(self._sids), {room.name: room.sid for room in rooms}
+        new = listed.keys() - before if before else ()
+        for name, sid in listed.items():
+            self._note_sid(name, sid)
+        # a glance at a room that is gone would find nothing new
+        self._woken.update(name for name in before if name in self._rooms and name not in listed)
+        self._sids = {name: self._sids.get(name, sid) for name, sid in listed.items()}
         claimed = {claim.room for claim in self._book.table.all()}
         names = [room.name for room in rooms if room.num_participants or room.name not in self._rooms]
         names = list(dict.fromkeys([*names, *self._rooms, *claimed]))
@@ -229,7 +273,10 @@ class RoomReconciler:
     def views(self) -> tuple[tuple[RoomView, Claim | None], ...]:
         """All rooms of ours, and the claims on them."""
         shown = [r.view for r in self._rooms.values() if r.view is not None and r.ours]
-        return tuple((view, self._book.table.get(view.name)) for view in sorted(shown, key=lambda v: v.name))
+        return tuple(
+            (replace(view, sid=self._sids.get(view.name, view.sid)), self._book.table.get(view.name))
+            for view in sorted(shown, key=lambda v: v.name)
+        )
 
     def counts(self) -> dict[RoomState, int]:
         return {state: self._counts[state] for state in RoomState}
@@ -240,6 +287,9 @@ class RoomReconciler:
     # --- one room ---
 
     async def _reconcile(self, name: str) -> float | None:
+        if matches_any(name, self.ignore):
+            self._forget(name, "ignored")
+            return None
         self._reconciler.queue.forget(name)
         woken = name in self._woken
         self._woken.discard(name)
@@ -253,8 +303,14 @@ class RoomReconciler:
             if not decision.actions or not self.enforce:
                 return self._next_look(name, decision)
             if not await self._apply(name, decision.actions[0]):
+                self._remember_failure(name, decision.actions[0])
                 raise Requeue
         return self._clock()
+
+    def _remember_failure(self, name: str, action: Action) -> None:
+        room = self._rooms.get(name)
+        if room is not None:
+            room.memory = after_failure(room.memory, action, self._clock())
 
     def _next_look(self, name: str, decision: Decision) -> float | None:
         room = self._rooms[name]
@@ -382,6 +438,10 @@ class RoomReconciler:
         now: float,
     ) -> None:
         self._show(name, room, decision, participants)
+        target = decision.memory.target
+        wanted = target.agent_id if target is not None and decision.state is RoomState.MISSING_AGENT else None
+        if any(agent.id == wanted and agent.full for agent in self._workers.views()):
+            self._found_full.setdefault(wanted or "", set()).add(name)
         if decision.state is not RoomState.UNKNOWN:
             self._record_conflicts(name, room, decision, now)
         if decision.arrived:
@@ -454,7 +514,7 @@ class RoomReconciler:
         self._unresolved[conflict.kind] -= 1
         if entry.resolution is None:
             room.confirm = True
-        if entry.reported and entry.resolution is None:
+        if (entry.reported or entry.failed) and entry.resolution is None:
             return
         self._resolved(name, conflict, entry.resolution or Resolution.REPORTED, now - entry.since)
 
@@ -471,13 +531,21 @@ class RoomReconciler:
         )
 
     def _mark(self, name: str, kind: ConflictKind, subject: str, resolution: Resolution) -> None:
-        """Something was done about a conflict; it is counted when a later look finds it gone."""
+        """Something was done about a conflict; it is counted when a later look finds it gone.
+
+        A failure is counted at once, the first one of a conflict: that may stand for long.
+        """
         room = self._rooms.get(name)
         if room is None:
             return
         for conflict, entry in room.open.items():
-            if conflict.kind is kind and (conflict.subject == subject or not conflict.subject):
+            if conflict.kind is not kind or (conflict.subject and conflict.subject != subject):
+                continue
+            if resolution is not Resolution.FAILED:
                 entry.resolution = resolution
+            elif not entry.failed:
+                entry.failed = True
+                self._resolved(name, conflict, resolution, self._clock() - entry.since)
 
     # --- actions ---
 
@@ -518,9 +586,8 @@ class RoomReconciler:
         target = Target("", action.agent_id)
         if lost:
             self._dispatch_event(name, target, DispatchOutcome.LOST, action.dispatch_id)
-            self._mark(name, action.kind, action.dispatch_id, Resolution.REDISPATCHED)
-        else:
-            self._mark(name, action.kind, action.dispatch_id, Resolution.TERMINATED)
+        done = Resolution.REDISPATCHED if lost else Resolution.TERMINATED
+        self._mark(name, action.kind, action.dispatch_id, Resolution.FAILED if failed else done)
         if isinstance(result, Failed):
             self._dispatch_event(name, target, DispatchOutcome.FAILED, action.dispatch_id, result.message)
         else:

@@ -90,7 +90,7 @@ class _Intake:
         bus.subscribe(_check)
         self.receive = WebhookIntake(WebhookReceiver(KEYS, MAX_AGE), bus, self._notice).receive
 
-    def _notice(self, _event: str, room: str) -> None:
+    def _notice(self, _event: str, room: str, _sid: str) -> None:
         hold(bool(room), "a room without a name")
         room.encode()
         self.woken.append(room)

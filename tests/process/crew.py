@@ -51,6 +51,8 @@ class NoRooms:
 
     def note_refused(self, room: str, dispatch_id: str) -> None: ...
 
+    def slot_freed(self, agent_id: str) -> None: ...
+
 
 class Crew:
     """One life of the daemon, as far as processes are concerned."""

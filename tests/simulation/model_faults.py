@@ -71,19 +71,19 @@ class WebhookCourier:
     """Brings the names of rooms in which something has happened."""
 
     def __init__(
-        self, rng: random.Random, faults: WebhookFaults, deliver: Callable[[str, str], None]
+        self, rng: random.Random, faults: WebhookFaults, deliver: Callable[[str, str, str], None]
     ) -> None:
         self._rng = rng
         self._faults = faults
         self._deliver = deliver
         self._on_the_way: set[asyncio.TimerHandle] = set()
 
-    def send(self, event: str, room: str) -> None:
+    def send(self, event: str, room: str, sid: str) -> None:
         if self._rng.random() < self._faults.lost:
             return
-        self._send_after(self._delay(), event, room)
+        self._send_after(self._delay(), event, room, sid)
         if self._rng.random() < self._faults.doubled:
-            self._send_after(self._delay(), event, room)
+            self._send_after(self._delay(), event, room, sid)
 
     def lose_all(self) -> None:
         """The server keeps them in memory only, and has crashed."""
@@ -96,10 +96,10 @@ class WebhookCourier:
             return self._rng.uniform(0.0, WEBHOOK_MAX_AGE)
         return self._rng.uniform(*WEBHOOK_SECONDS)
 
-    def _send_after(self, seconds: float, event: str, room: str) -> None:
+    def _send_after(self, seconds: float, event: str, room: str, sid: str) -> None:
         def arrive() -> None:
             self._on_the_way.discard(handle)
-            self._deliver(event, room)
+            self._deliver(event, room, sid)
 
         handle = asyncio.get_running_loop().call_later(seconds, arrive)
         self._on_the_way.add(handle)

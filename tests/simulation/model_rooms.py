@@ -75,7 +75,7 @@ class ModelServer:
     """Every method happens at once; what takes time is set going."""
 
     def __init__(
-        self, rng: random.Random, wall: Callable[[], float], webhook: Callable[[str, str], None]
+        self, rng: random.Random, wall: Callable[[], float], webhook: Callable[[str, str, str], None]
     ) -> None:
         self.up = True
         self.rooms: dict[str, ModelRoom] = {}
@@ -111,7 +111,7 @@ class ModelServer:
         session = Session(client, participant)
         room.sessions[client.identity] = session
         room.human_was_here |= client.kind not in _DEPENDENT
-        self._webhook("participant_joined", room_name)
+        self._webhook("participant_joined", room_name, room.sid)
         seconds = self._rng.uniform(*facts.TRACK_SECONDS)
         session.timers.append(self._loop.call_later(seconds, self._publish, room, session))
         self._changed(room)
@@ -202,7 +202,7 @@ class ModelServer:
         room.served = True
         room.human_was_here = False
         room.last_left_at = None
-        self._webhook("room_started", name)
+        self._webhook("room_started", name, room.sid)
         for agent in room.agents:
             self._add_dispatch(room, agent, "")
         self._close_later(room)
@@ -227,7 +227,7 @@ class ModelServer:
             self._close_later(room)
             return
         del self.rooms[room.name]
-        self._webhook("room_finished", room.name)
+        self._webhook("room_finished", room.name, room.sid)
         self._end(room, Why.ROOM_CLOSED)
 
     def _abandon(self, room: ModelRoom) -> None:
@@ -256,7 +256,7 @@ class ModelServer:
 
     def _publish(self, room: ModelRoom, session: Session) -> None:
         session.participant = replace(session.participant, has_track=True)
-        self._webhook("track_published", room.name)
+        self._webhook("track_published", room.name, room.sid)
         self._changed(room)
 
     def _drop(self, room: ModelRoom, session: Session, why: Why) -> None:
@@ -266,7 +266,7 @@ class ModelServer:
         session.cancel()
         room.last_left_at = self._loop.time()  # an agent's leaving counts, too
         self._close_later(room)
-        self._webhook("participant_left", room.name)
+        self._webhook("participant_left", room.name, room.sid)
         if session.client.alive and why is not Why.LEFT:
             session.client.put_out(why)
         self._changed(room)

@@ -19,7 +19,7 @@ from tests.simulation.model_workers import Guard, ModelJob, ModelWorker
 from tests.simulation.virtual_time import VirtualTimeLoop
 
 
-def _ignore(event: str, room: str) -> None:
+def _ignore(event: str, room: str, sid: str) -> None:
     pass
 
 
@@ -30,7 +30,7 @@ class World:
         self,
         rng: random.Random,
         *,
-        webhook: Callable[[str, str], None] = _ignore,
+        webhook: Callable[[str, str, str], None] = _ignore,
         webhook_faults: WebhookFaults | None = None,
         api_faults: ApiFaults | None = None,
         bus: EventBus | None = None,
@@ -40,12 +40,12 @@ class World:
         assert isinstance(loop, VirtualTimeLoop), "the model lives in virtual time"
         self.rng = rng
         self.webhook = webhook
-        """Receives event and room; may be set later."""
+        """Receives event, room and its SID; may be set later."""
         self.webhook_faults = webhook_faults or WebhookFaults()
         self.api_faults = api_faults or ApiFaults()
         self.processes = ModelProcesses(loop.wall)
         self._courier = WebhookCourier(
-            rng, self.webhook_faults, lambda event, room: self.webhook(event, room)
+            rng, self.webhook_faults, lambda event, room, sid: self.webhook(event, room, sid)
         )
         self.server = ModelServer(rng, loop.wall, self._courier.send)
         self.livekit = ModelLiveKit(self.server, rng, self.api_faults, bus, timeout)

@@ -433,7 +433,7 @@ class SimDaemon:
         """SIGKILL: whoever talked to it is alone until the next one comes."""
         self.bridge.gone = True
         self.watch.end()
-        self.world.webhook = lambda _event, _room: None
+        self.world.webhook = lambda _event, _room, _sid: None
         away = DaemonAway(self.world.server)
         for worker in self.workers:
             worker.guard = away

@@ -382,7 +382,7 @@ def test_webhooks_are_lost_and_doubled(faults: WebhookFaults, least: int, most: 
             world.human(f"room-{number}", "ann")
         await asyncio.sleep(60)
 
-    play(story, webhook=lambda event, room: heard.append(room), webhook_faults=faults)
+    play(story, webhook=lambda event, room, sid: heard.append(room), webhook_faults=faults)
     assert least <= len(heard) <= most
 
 
@@ -399,7 +399,7 @@ def test_late_webhooks_are_out_of_order_and_a_crash_loses_them() -> None:
         await asyncio.sleep(0.001)
         assert heard == []
 
-    play(story, webhook=lambda event, room: heard.append(event), webhook_faults=WebhookFaults(late=1.0))
+    play(story, webhook=lambda event, room, sid: heard.append(event), webhook_faults=WebhookFaults(late=1.0))
 
 
 # --- what is observed ---------------------------------------------------------------------------------
@@ -456,7 +456,7 @@ def test_the_same_seed_gives_the_same_run() -> None:
         seen: list[tuple[float, str]] = []
 
         async def story(world: World) -> None:
-            world.webhook = lambda event, room: seen.append((asyncio.get_running_loop().time(), event))
+            world.webhook = lambda event, room, sid: seen.append((asyncio.get_running_loop().time(), event))
             world.worker("agent-1", "")
             for number in range(10):
                 world.human(f"room-{number % 3}", f"human-{number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -22,9 +23,12 @@ from supervisor.core.model import (
 )
 from supervisor.core.room_plan import (
     FRESH,
+    JOBS_LISTED,
     LISTED_AFTER,
     SECOND_LOOK,
     SETTLE,
+    STAYED,
+    TRY_AGAIN,
     Action,
     CreateDispatch,
     Decision,
@@ -36,6 +40,7 @@ from supervisor.core.room_plan import (
     RoomPolicy,
     Target,
     after_dispatch,
+    after_failure,
     plan,
 )
 
@@ -109,6 +114,13 @@ class TestUnknown:
         assert decision.actions == ()
         assert decision.reason == "timed out"
         assert decision.memory.silent_since == SILENT.silent_since
+
+    def test_time_in_which_nothing_was_known_is_no_time_that_the_holder_stayed_away(self) -> None:
+        held = facts(HUMAN, held=claim("J1"))
+        missed = decide(held).memory
+        blind = decide(replace(held, participants=Unknown("away")), missed, now=NOW + 4)
+        assert decide(held, blind.memory, now=NOW + 9).actions == ()
+        assert decide(held, missed, now=NOW + 9).actions == (RevokeClaim("J1"),)
 
 
 class TestWhoseRoom:
@@ -240,6 +252,53 @@ class TestMissing:
         assert alone.actions == ()
         assert decide(facts(HUMAN, held=claim("J1")), alone.memory).actions == ()
 
+    def test_a_claim_that_is_due_is_not_looked_at_without_pause(self) -> None:
+        pending = replace(claim("J1", state=ClaimState.PENDING), expires_at=NOW - 1)
+        look_at = decide(facts(HUMAN, held=pending), SILENT).look_at
+        assert look_at is not None
+        assert look_at > NOW
+
+    def test_a_dispatch_that_has_brought_its_agent_may_bring_it_back(self) -> None:
+        """One list without an agent that nobody claims for, minutes after its dispatch was made."""
+        given = facts(HUMAN, dispatches=(dispatch(1, "J1"),))
+        there = RoomMemory(seen={"D1": NOW - 300}, had_agent=True, agent_at=NOW - 0.1, agent_since=NOW - 299)
+        gone = decide(given, there)
+        assert (gone.actions, gone.look_at) == ((), NOW + POLICY.missing_grace)
+        again = decide(given, gone.memory, now=NOW + POLICY.missing_grace)
+        assert again.actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "alice"),)
+
+    def test_a_dispatch_that_another_worker_of_the_name_may_have_taken_is_not_lost(self) -> None:
+        old, young = replace(ALICE, ready_since=0.0), replace(ALICE, id="alice2", ready_since=NOW - 5)
+        given = facts(HUMAN, dispatches=(dispatch(1),), agents=(young, old))
+        memory = RoomMemory(seen={"D1": NOW - 6})
+        assert decide(given, memory).actions == ()
+        both_young = replace(given, agents=(young, replace(young, id="alice")))
+        assert decide(both_young, memory).actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "alice2"),)
+
+    def test_agents_that_die_as_soon_as_they_come_are_asked_for_later_and_later(self) -> None:
+        memory, now, pauses = SILENT, NOW, []
+        for number in range(5):
+            while not (made := decide(facts(HUMAN), memory, now=now)).actions:
+                assert made.look_at is not None
+                memory, now = made.memory, made.look_at
+            memory = after_dispatch(made.memory, f"D{number}", now)
+            pauses.append(now)
+            now += 0.5
+            came = facts(HUMAN, agent(f"J{number}"), dispatches=(dispatch(number, f"J{number}"),))
+            memory = replace(decide(came, memory, now=now).memory, dead=(dead(f"J{number}", at=now),))
+        gaps = [round(b - a, 3) for a, b in itertools.pairwise(pauses)]
+        assert gaps[0] <= 1.0
+        assert gaps == sorted(gaps)
+        assert gaps[-1] >= 4.0
+
+    def test_the_end_of_one_that_has_stayed_is_made_good_at_once(self) -> None:
+        memory = replace(SILENT, attempts=4, next_attempt_at=NOW + 20)
+        came = decide(facts(HUMAN, agent("J1")), memory, now=NOW).memory
+        ended = replace(came, dead=(dead("J1", at=NOW + STAYED),))
+        assert decide(facts(HUMAN), ended, now=NOW + STAYED).actions == (
+            CreateDispatch(Target("Alice", "alice")),
+        )
+
     def test_an_agent_beside_no_human_needs_nothing(self) -> None:
         decision = decide(facts(agent("J1"), dispatches=(dispatch(1, "J1"),), held=claim("J1")))
         assert (decision.state, decision.actions) == (RoomState.EMPTY, ())
@@ -280,6 +339,20 @@ class TestGhosts:
         assert back.recovery.cause is RecoveryCause.WORKER_DEATH
         assert back.recovery.seconds == pytest.approx(2.5)
         assert back.memory.silent_since is None
+
+    def test_where_a_ghost_cannot_be_removed_nobody_waits_for_that(self) -> None:
+        """LiveKit answers 503 for good where a node has died and its Redis lists the dead still."""
+        given = facts(HUMAN, agent("J1"))
+        memory = replace(SILENT, dead=(dead("J1"),))
+        (removal,) = decide(given, memory).actions
+        failed = after_failure(decide(given, memory).memory, removal, NOW)
+        then = decide(given, failed, now=NOW + 0.2)
+        assert then.actions == (CreateDispatch(Target("Alice", "alice")),)
+        assert [c.kind for c in then.conflicts] == [K.GHOST_AGENT, K.MISSING_AGENT]
+        dispatched = after_dispatch(then.memory, "D2", NOW + 0.2)
+        waiting = facts(HUMAN, agent("J1"), dispatches=(dispatch(2),))
+        assert decide(waiting, dispatched, now=NOW + 0.3).actions == ()
+        assert decide(waiting, dispatched, now=NOW + TRY_AGAIN).actions == (removal,)
 
     def test_a_job_that_holds_the_room_is_no_ghost(self) -> None:
         given = facts(HUMAN, agent("J1"), held=claim("J1"))
@@ -431,6 +504,14 @@ class TestSeveralAgents:
         alone = facts(HUMAN, agent("J9", name="Transcriber"))
         assert decide(alone, SILENT, policy=policy).actions == (CreateDispatch(Target("Alice", "alice")),)
 
+    @pytest.mark.parametrize("held", [claim("J1"), None], ids=["holder", "dispatched"])
+    def test_one_of_ours_that_is_to_be_ignored_is_left_alone(self, held: Claim | None) -> None:
+        policy = replace(POLICY, ignore_agents=("Ali*",))
+        memory = replace(SILENT, absent_since=NOW - 60)
+        decision = decide(facts(HUMAN, agent("J1"), held=held), memory, policy=policy)
+        assert (decision.actions, decision.conflicts) == ((), ())
+        assert decision.state is RoomState.HEALTHY
+
     def test_an_avatar_is_never_counted_nor_removed(self) -> None:
         avatar = agent("J1-avatar", also={"lk.publish_on_behalf": "agent-J1"})
         decision = decide(facts(HUMAN, agent("J1"), avatar, held=claim("J1")))
@@ -495,6 +576,17 @@ class TestDispatches:
         assert first.actions == ()
         second = decide(given, first.memory, now=NOW + SECOND_LOOK)
         assert second.actions == (DeleteDispatch("D2", K.DUPLICATE_DISPATCH, "alice"),)
+
+    def test_without_a_claim_it_waits_until_their_jobs_are_listed(self) -> None:
+        """The second has brought the agent, and does not say so for 5 s."""
+        there = facts(HUMAN, agent("J2"), dispatches=(dispatch(1), dispatch(2)))
+        first = decide(there)
+        assert decide(there, first.memory, now=NOW + SECOND_LOOK).actions == ()
+        listed = facts(HUMAN, agent("J2"), dispatches=(dispatch(1), dispatch(2, "J2")))
+        known = decide(listed, first.memory, now=NOW + JOBS_LISTED)
+        assert known.actions == ()
+        later = decide(listed, known.memory, now=NOW + JOBS_LISTED + SECOND_LOOK)
+        assert later.actions == (DeleteDispatch("D1", K.DUPLICATE_DISPATCH, "alice"),)
 
     def test_but_not_one_that_asks_for_another_agent(self) -> None:
         given = facts(HUMAN, agent("J1"), dispatches=(dispatch(2, name="Bob"),), held=claim("J1"))
