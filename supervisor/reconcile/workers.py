@@ -351,7 +351,9 @@ class WorkerReconciler:
     def hung(self, agent_id: str) -> None:
         """A job of the worker's own process hangs, and cannot be ended alone."""
         worker = self._workers.get(agent_id)
-        if worker is not None and worker.handle is not None and worker.ending is None:
+        if (
+            worker is not None and worker.handle is not None
+        ):  # also one that drains: it would not end by itself
             self._end(worker, EndReason.HUNG, drain=False)
 
     def _want(self, worker: Worker, wanted: bool) -> None:
@@ -611,12 +613,14 @@ class WorkerReconciler:
         self._signal(worker, signal.SIGTERM, ending.reason)
 
     def _finish_drain(self, worker: Worker, ending: Ending) -> None:
-        if worker.state is not WorkerState.DRAINING or ending.drain_until is None:
+        if worker.state is not WorkerState.DRAINING:
             return
         if self._busy_rooms(worker) == 0:
             outcome = "completed"
+        elif ending.drain_until is not None and self._clock() >= ending.drain_until:
+            outcome = "timeout"
         else:
-            outcome = "timeout" if self._clock() >= ending.drain_until else "interrupted"
+            outcome = "interrupted"
         self._bus.publish(DrainFinished(agent_id=worker.spec.id, outcome=outcome))
 
     async def _kill(self, worker: Worker, ending: Ending) -> None:

@@ -15,6 +15,7 @@ from supervisor.core.claims import JobRequest
 from supervisor.core.ports import ProcessSpec
 from supervisor.core.worker_state import WorkerState
 from supervisor.events import (
+    DrainFinished,
     Reconciled,
     RestartReason,
     StoreFailed,
@@ -280,3 +281,32 @@ async def test_each_agent_drains_as_long_as_it_may_itself_when_the_daemon_stops(
         assert crew.workers.all()[1].state is WorkerState.DRAINING
         crew.workers.shut_down(["hasty", "patient"], drain=0.0)
         await until_async(lambda: crew.workers.all()[1].state is WorkerState.STOPPED)
+
+
+async def _draining(crew: Crew) -> int:
+    """A worker with a call, that drains."""
+    pid = await ready(crew)
+    crew.book.request(_job(), max_rooms=0, draining=False)
+    crew.workers.stop(AGENT, drain=True)
+    assert crew.workers.all()[0].state is WorkerState.DRAINING
+    return pid
+
+
+@pytest.mark.parametrize(
+    "cause", ["it hangs", "it is stopped at once", "its call is over", "it took too long"]
+)
+async def test_a_drain_ends_once_and_one_way(bench: Bench, sleeper: ProcessSpec, cause: str) -> None:
+    crew = Crew(bench)
+    crew.configure(sleeper, drain=0.2 if cause == "it took too long" else 300.0)
+    async with crew.running():
+        await _draining(crew)
+        if cause == "it hangs":  # a job in its own process: nothing else would end it
+            crew.workers.hung(AGENT)
+        elif cause == "it is stopped at once":
+            crew.workers.stop(AGENT, drain=False)
+        elif cause == "its call is over":
+            crew.book.abandon(AGENT, "job", "over")
+            crew.workers.wake(AGENT)
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPED)
+    outcome = {"its call is over": "completed", "it took too long": "timeout"}.get(cause, "interrupted")
+    assert [e.outcome for e in crew.told(DrainFinished)] == [outcome]
