@@ -33,6 +33,9 @@ LEAVE_SECONDS = 2.0
 class RoomListener(Protocol):
     """Who has to look at a room when its claim changes."""
 
+    enforce: bool
+    """False: what is wrong in rooms is told, and nothing touched."""
+
     def wake(self, room: str) -> None: ...
 
     def note_death(self, dead: DeadJob) -> None: ...
@@ -394,7 +397,22 @@ class ClaimBook:
                 kind=ConflictKind.HUNG_JOB, agent_id=job.agent_id, room=job.room, identity=job.identity
             )
         )
-        self._kill(job)
+        if self.rooms.enforce:
+            self._kill(job)
+        else:
+            self._tell_hung(job, Resolution.REPORTED, now)
+
+    def _tell_hung(self, job: Job, resolution: Resolution, now: float) -> None:
+        self._bus.publish(
+            ConflictResolved(
+                kind=ConflictKind.HUNG_JOB,
+                resolution=resolution,
+                seconds=now - (now if job.suspect_since is None else job.suspect_since),
+                agent_id=job.agent_id,
+                room=job.room,
+                identity=job.identity,
+            )
+        )
 
     def _kill(self, job: Job) -> None:
         job.kill_at = None
@@ -409,17 +427,8 @@ class ClaimBook:
         now = self._clock()
         self._forget(job.job_id)
         self._bus.publish(JobDied(agent_id=job.agent_id, room=job.room, job_id=job.job_id, cause=job.cause))
-        if job.suspect_since is not None:
-            self._bus.publish(
-                ConflictResolved(
-                    kind=ConflictKind.HUNG_JOB,
-                    resolution=Resolution.TERMINATED,
-                    seconds=now - job.suspect_since,
-                    agent_id=job.agent_id,
-                    room=job.room,
-                    identity=job.identity,
-                )
-            )
+        if job.suspect_since is not None and self.rooms.enforce:
+            self._tell_hung(job, Resolution.TERMINATED, now)
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job.job_id:
             self._release(claim, "the job died")

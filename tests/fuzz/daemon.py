@@ -230,6 +230,8 @@ class Host:
 class Rooms:
     """Wakes a room by asking LiveKit for it: its name has to fit into a request."""
 
+    enforce = True
+
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
 

@@ -43,6 +43,8 @@ E = TypeVar("E", bound=Event)
 class NoRooms:
     """Nobody to tell."""
 
+    enforce = True
+
     def wake(self, room: str) -> None: ...
 
     def wake_agent(self, agent_id: str) -> None: ...

@@ -38,10 +38,12 @@ class Stage:
         self.bus.subscribe(self.events.append)
         self.world = World(random.Random(3), webhook_faults=webhooks, bus=self.bus)
 
-    async def begin(self, *names: str, max_rooms: int = 0, rooms: Sequence[str] = ("*",)) -> None:
+    async def begin(
+        self, *names: str, max_rooms: int = 0, rooms: Sequence[str] = ("*",), enforce: bool = True
+    ) -> None:
         workers = [self.world.worker(name.lower(), name, None, ATTRIBUTES, start=None) for name in names]
         patterns = {name.lower(): tuple(rooms) if name == names[0] else () for name in names}
-        self.daemon = Daemon(self.world, workers, Disk(), self.bus, rooms=patterns)
+        self.daemon = Daemon(self.world, workers, Disk(), self.bus, rooms=patterns, enforce=enforce)
         self.daemon.max_rooms = max_rooms
         await self.daemon.start()
         await asyncio.sleep(8.0)
@@ -115,6 +117,22 @@ def test_what_fails_again_and_again_is_told_once_while_it_stands() -> None:
         assert stage.conflicts("foreign_agent") == {"failed": 1}
         await asyncio.sleep(60.0)
         assert stage.conflicts("foreign_agent") == {"failed": 1, "evicted": 1}
+        await stage.daemon.kill()
+
+    run(story())
+
+
+def test_without_enforcement_a_job_that_hangs_is_told_of_and_left() -> None:
+    async def story() -> None:
+        stage = Stage()
+        await stage.begin("Alice", enforce=False)
+        stage.world.human("red", "human", agents=("Alice",))
+        await asyncio.sleep(5.0)
+        [job] = stage.world.jobs()
+        job.freeze()
+        await asyncio.sleep(60.0)
+        assert stage.conflicts("hung_job") == {"reported": 1}
+        assert stage.world.jobs() == [job]
         await stage.daemon.kill()
 
     run(story())
