@@ -30,6 +30,8 @@ class WorkerEvent(StrEnum):
     REGISTERED = "registered"
     UNREGISTERED = "unregistered"
     DRAIN = "drain"
+    RESUME = "resume"
+    """The drain is taken back."""
     STOP = "stop"
     EXITED = "exited"
     """The process is gone, and another is wanted."""
@@ -61,6 +63,7 @@ TRANSITIONS: dict[tuple[WorkerState, WorkerEvent], WorkerState] = {
     (_S.DRAINING, _E.REGISTERED): _S.DRAINING,
     (_S.DRAINING, _E.UNREGISTERED): _S.DRAINING,
     (_S.DRAINING, _E.DRAIN): _S.DRAINING,
+    (_S.DRAINING, _E.RESUME): _S.STARTING,
     (_S.DRAINING, _E.STOP): _S.STOPPING,
     (_S.DRAINING, _E.EXITED): _S.BACKOFF,
     (_S.DRAINING, _E.ENDED): _S.STOPPED,

@@ -182,6 +182,9 @@ class _WorkerSession:
     def drain(self, timeout: float) -> None:
         self.peer.send({"type": "drain", "timeout": max(0.0, timeout)})
 
+    def resume(self) -> None:
+        self.peer.send({"type": "resume"})
+
     # as GuardSession
 
     def receive(self, message: Mapping[str, object]) -> None:

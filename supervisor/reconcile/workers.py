@@ -71,6 +71,8 @@ class WorkerLink(Protocol):
 
     def drain(self, timeout: float) -> None: ...
 
+    def resume(self) -> None: ...
+
 
 class RoomWaker(Protocol):
     def wake_agent(self, agent_id: str) -> None: ...
@@ -220,6 +222,8 @@ class WorkerReconciler:
                 self._adopt(worker)
             elif worker.forgotten:  # it was taken out, and comes back before its process has gone
                 worker.spec, worker.forgotten, worker.wanted = spec, False, spec.id not in stopped
+                if worker.wanted:
+                    self._resume(worker)
             else:
                 self._respect(worker, spec.policy)
                 worker.spec = spec
@@ -313,9 +317,10 @@ class WorkerReconciler:
     # --- commands ---
 
     def start(self, agent_id: str) -> None:
-        """It is wanted again, at once: a backoff is over."""
+        """It is wanted again, at once: a backoff is over, and a stop that still drains is taken back."""
         worker = self._workers[agent_id]
         self._want(worker, True)
+        self._resume(worker)
         worker.failures, worker.next_start_at, worker.waits_for_livekit = 0, 0.0, False
         self.wake(agent_id)
 
@@ -380,6 +385,23 @@ class WorkerReconciler:
             if worker.link is not None:
                 worker.link.drain(seconds)
             self._book.tell_to_drain(worker.spec.id, seconds)
+
+    def _resume(self, worker: Worker) -> None:
+        """It was to stop, and goes on instead; its jobs that were told to drain end as they were told."""
+        ending = worker.ending
+        if ending is None or ending.reason is not EndReason.STOPPED or ending.signalled_at is not None:
+            return
+        worker.ending = None
+        if worker.state is not WorkerState.DRAINING:
+            return
+        self._bus.publish(DrainFinished(agent_id=worker.spec.id, outcome="interrupted"))
+        self._move(worker, WorkerEvent.RESUME)
+        if worker.link is not None:
+            worker.link.resume()
+        if worker.registered:
+            self._move(worker, WorkerEvent.REGISTERED)
+            worker.ready_since = self._clock()
+            self._wake_rooms(worker.spec.id)
 
     # --- what guards tell ---
 

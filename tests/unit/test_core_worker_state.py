@@ -23,6 +23,8 @@ ILLEGAL = {
     # with one, none is started, and nothing loops
     *itertools.product((S.STARTING, S.READY, S.DRAINING, S.STOPPING), (E.SPAWNED, E.LOOPING)),
     (S.STOPPED, E.LOOPING),
+    # only a drain can be taken back
+    *((state, E.RESUME) for state in S if state is not S.DRAINING),
 }
 
 
@@ -41,6 +43,10 @@ def test_a_process_is_only_gained_by_spawning_and_only_lost_by_its_end() -> None
         lost = state in HAS_PROCESS and after not in HAS_PROCESS
         assert gained == (event is E.SPAWNED)
         assert not lost or event in (E.EXITED, E.ENDED)
+
+
+def test_a_drain_that_is_taken_back_leads_to_where_a_registration_makes_it_ready() -> None:
+    assert transition(transition(S.DRAINING, E.RESUME), E.REGISTERED) is S.READY
 
 
 def test_every_state_can_be_left_and_every_state_reached() -> None:

@@ -311,3 +311,60 @@ async def test_a_worker_whose_guard_never_comes_is_not_waited_for_longer_than_ot
 
 def signalled(stage: Stage) -> list[str]:
     return [e.agent_id for e in stage.events if isinstance(e, WorkerSignalled) and e.reason == "config"]
+
+
+# --- a drain that is taken back -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["started", "put back"])
+async def test_a_drain_is_taken_back(way: str, stage: Stage) -> None:
+    peer, session = stage.worker()
+    await say(stage, session, REGISTERED)
+    job_peer, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    worker = stage.daemon.workers.get(TREE)
+    assert worker is not None
+    specs = [worker.spec for worker in stage.daemon.workers.all()]
+    if way == "started":
+        stage.daemon.workers.stop(TREE, drain=True)
+    else:
+        stage.daemon.workers.configure([spec for spec in specs if spec.id != TREE])
+    await turns(5)
+    assert worker.state is WorkerState.DRAINING
+    if way == "started":
+        stage.daemon.workers.start(TREE)
+    else:
+        stage.daemon.workers.configure(specs)
+    await say(stage, job, {"type": "census", "agents": ["a"], "humans": 0})
+    assert (worker.state, worker.ending) == (WorkerState.READY, None)
+    assert [view.ready for view in stage.daemon.workers.views() if view.id == TREE] == [True]
+    assert [message["type"] for message in peer.heard] == ["welcome", "drain", "resume"]
+    assert [message["type"] for message in job_peer.heard] == ["welcome", "drain"]
+    assert [e.outcome for e in stage.events if isinstance(e, DrainFinished)] == ["interrupted"]
+
+
+async def test_a_drain_is_taken_back_from_a_worker_that_has_lost_livekit(stage: Stage) -> None:
+    _, session = stage.worker()
+    await say(stage, session, REGISTERED)
+    stage.job(joined=True)
+    stage.daemon.workers.stop(TREE, drain=True)
+    await say(stage, session, {"type": "unregistered", "error": "gone"})
+    stage.daemon.workers.start(TREE)
+    assert state(stage) is WorkerState.STARTING
+    await say(stage, session, REGISTERED)
+    assert state(stage) is WorkerState.READY
+
+
+async def test_a_restart_that_drains_is_not_taken_back_by_a_start(stage: Stage) -> None:
+    _, session = stage.worker()
+    await say(stage, session, REGISTERED)
+    stage.job(joined=True)
+    stage.daemon.workers.restart(TREE, drain=True)
+    stage.daemon.workers.start(TREE)
+    assert state(stage) is WorkerState.DRAINING
+
+
+def state(stage: Stage) -> WorkerState:
+    worker = stage.daemon.workers.get(TREE)
+    assert worker is not None
+    return worker.state
