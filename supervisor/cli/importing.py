@@ -35,7 +35,7 @@ def import_files(
     paths: Iterable[Path], environ: Mapping[str, str], *, output: Path | None, observe: bool
 ) -> Imported:
     """Raises CliError when there is nothing to import."""
-    pieces = read(paths)
+    pieces = read(paths, environ)
     if not pieces.workers:
         told = "\n  ".join(pieces.remarks) or "none of the files starts one"
         raise CliError(f"no LiveKit worker was found:\n  {told}", ExitCode.USAGE)
@@ -45,8 +45,9 @@ def import_files(
     return Imported(text, secret if output is not None else None, tuple(pieces.remarks))
 
 
-def read(paths: Iterable[Path]) -> Pieces:
-    pieces = Pieces()
+def read(paths: Iterable[Path], environ: Mapping[str, str]) -> Pieces:
+    home = environ.get("HOME", "")
+    pieces = Pieces(home=Path(home) if home.startswith("/") else None)
     for path in dict.fromkeys(_files(paths)):
         pieces.workers += _workers(path.absolute(), pieces)
     for worker in pieces.workers:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supervisor.cli.importing_env import is_usable
-from supervisor.cli.importing_pieces import Pieces, Worker
+from supervisor.cli.importing_pieces import Pieces, Worker, is_open
 from supervisor.cli.redaction import is_secret
 from supervisor.config.env_file import NAME, RESERVED
 from supervisor.config.units import spell_duration, spell_size
@@ -23,6 +23,7 @@ _OURS = ("LIVEKIT_URL", "LIVEKIT_API_KEY", "LIVEKIT_API_SECRET")
 
 _PLAIN = re.compile(r"(?:-{0,2}[A-Za-z0-9]|[_./+])[A-Za-z0-9_./@%+=-]*(?: [A-Za-z0-9_./@%+=-]+)*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SHORTEST_DRAIN = 1.0
 
 
@@ -120,7 +121,7 @@ def _id(worker: Worker, pieces: Pieces, ids: set[str], *, only: bool) -> str:
 def _name(worker: Worker, pieces: Pieces, *, only: bool) -> str | None:
     """As the script says; else as the environment does; None for the script's own, whatever that is."""
     told = worker.env.get(PRIMARY_NAME) or (pieces.variables.get(PRIMARY_NAME) if only else None)
-    return _name_in_script(worker.script) or told or None
+    return _name_in_script(worker.script) or (told if told and not is_open(told) else None)
 
 
 def _name_in_script(script: Path | None) -> str | None:
@@ -141,15 +142,17 @@ def _name_in_script(script: Path | None) -> str | None:
 
 def _program(worker: Worker, folder: Path | None) -> Iterator[str]:
     if worker.script is None:
-        yield f"    command: [{', '.join(map(_in_list, worker.command))}]"
+        yield f"    command: [{_list(worker, worker.command)}]"
     else:
-        yield f"    script: {quoted(_path(worker.script, folder))}"
+        yield f"    script: {_quoted_path(worker, worker.script, folder)}"
         if worker.python is not None:
-            yield f"    python: {quoted(_path(worker.python, folder))}"
+            yield f"    python: {_quoted_path(worker, worker.python, folder)}"
         if worker.args:
-            yield f"    args: [{', '.join(map(_in_list, worker.args))}]"
+            yield f"    args: [{_list(worker, worker.args)}]"
     if worker.cwd is not None and worker.cwd != folder:
-        yield f"    cwd: {quoted(_path(worker.cwd, folder))}"
+        yield f"    cwd: {_quoted_path(worker, worker.cwd, folder)}"
+    if not worker.fills_in and any(map(is_open, (*worker.args, *worker.command))):
+        yield "    # not told: what the variables in that line stand for; they are taken as plain text"
 
 
 def _rooms(name: str | None, *, only: bool) -> Iterator[str]:
@@ -176,7 +179,7 @@ def _environment(worker: Worker, pieces: Pieces, folder: Path | None) -> Iterato
     if kept:
         yield "    env:"
         for name, value in sorted(kept.items()):
-            yield f"      {name}: {quoted(value)}"
+            yield f"      {name}: {_filled_in(value) if worker.fills_in else quoted(value)}"
 
 
 def _limits(worker: Worker) -> Iterator[str]:
@@ -197,6 +200,28 @@ def quoted(value: str) -> str:
     if re.fullmatch(r"(?:wss?|https?)://[A-Za-z0-9./:_-]+", value):
         return value
     return _in_quotes(value)
+
+
+def _filled_in(value: str) -> str:
+    """With its ``${NAME}`` to be filled in by the daemon; with nothing, where that is not set."""
+    parts = _VARIABLE.split(value)
+    if len(parts) == 1:
+        return quoted(value)
+    pairs = zip(parts[::2], [f"${{{name}:-}}" for name in parts[1::2]] + [""], strict=True)
+    return '"' + "".join(_in_quotes(text.replace("${", "$${"))[1:-1] + name for text, name in pairs) + '"'
+
+
+def _quoted_path(worker: Worker, path: Path, folder: Path | None) -> str:
+    text = _path(path, folder)
+    if not worker.fills_in or _VARIABLE.search(text) is None:
+        return quoted(text)
+    # What a variable stands for at the beginning is a whole path.
+    return _in_quotes(re.sub(r"^.*/(?=\$\{)", "", text))
+
+
+def _list(worker: Worker, values: Iterable[str]) -> str:
+    fills_in = worker.fills_in
+    return ", ".join(_filled_in(v) if fills_in and _VARIABLE.search(v) else _in_list(v) for v in values)
 
 
 def _in_quotes(value: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from supervisor.cli.importing_commands import substitute, worker_of
 from supervisor.cli.importing_env import read_variables
-from supervisor.cli.importing_pieces import Pieces, Worker
+from supervisor.cli.importing_pieces import Pieces, Worker, is_open
 
 _HERE = re.compile(
     r"""\$\(\s*cd\s+["']?\$\(dirname\s+[^)]*\)["']?\s*(?:&&|;)\s*pwd(?:\s+-P)?\s*\)"""
@@ -50,7 +50,9 @@ def _parts(line: str) -> Iterator[str]:
         return
     line = _HERE.sub("$HERE_IS_THE_SCRIPT", line)
     for part in _SEPARATORS.split(line):
-        cleaned = part.strip().removesuffix("&").strip().strip("(){}").strip()
+        cleaned = part.strip().removesuffix("&").strip().lstrip("(){}").rstrip("()")
+        # The } of a ${NAME} is none that ends a group.
+        cleaned = cleaned.strip().removesuffix(" }").strip()
         if cleaned and not cleaned.startswith("#"):
             yield cleaned
 
@@ -98,7 +100,10 @@ class _Shell:
             if words and any(word.endswith(".py") for word in words):
                 self._pieces.seems_monitor(" ".join(words), str(self._source))
             return
-        worker.env = {**self._exported, **worker.env}
+        told = {**self._exported, **worker.env}
+        worker.env = {name: value for name, value in told.items() if not is_open(value)}
+        unknown = sorted(name for name in told.keys() - worker.env.keys())
+        worker.remarks += [f"not told: {name}, which names a variable that is not known" for name in unknown]
         worker.env_files += self._env_files
         if worker.script not in [known.script for known in self.workers]:
             self.workers.append(worker)

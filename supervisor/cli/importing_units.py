@@ -18,6 +18,7 @@ from supervisor.cli.importing_shell import read_script, read_text
 
 _SPAN = re.compile(r"([0-9.]+)\s*(ms|s|sec|seconds?|m|min|minutes?|h|hours?)?")
 _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SPECIFIER = re.compile(r"%([%h])")
 _MEMORY = re.compile(r"([0-9]+)\s*([KMGT]?)")
 
 
@@ -52,7 +53,12 @@ def _is_shell_script(path: Path) -> bool:
 
 
 def read_systemd(path: Path, text: str, pieces: Pieces) -> list[Worker]:
-    service = list(_service_lines(text))
+    lines = list(_service_lines(text))
+    home = _home(path, text, pieces)
+    if home is None and any("h" in _SPECIFIER.findall(value) for _, value in lines):
+        pieces.remarks.append(f"{path}: whose home %h is, is not known: write down yourself what it starts")
+        return []
+    service = [(key, _SPECIFIER.sub(lambda m: "%" if m[1] == "%" else str(home), v)) for key, v in lines]
     env: dict[str, str] = {}
     env_files: list[Path] = []
     cwd = path.parent
@@ -62,7 +68,7 @@ def read_systemd(path: Path, text: str, pieces: Pieces) -> list[Worker]:
         elif key == "EnvironmentFile":
             env_files.append(Path(value.removeprefix("-")))
         elif key == "WorkingDirectory":
-            cwd = Path(value.removeprefix("-").replace("~", str(Path.home())))
+            cwd = _working_directory(value.removeprefix("-"), service, path, pieces)
     variables = dict(env)
     for file in env_files:
         found = read_variables(file, pieces)
@@ -80,6 +86,31 @@ def read_systemd(path: Path, text: str, pieces: Pieces) -> list[Worker]:
     if not workers and not pieces.seems_monitor(text, str(path)):
         pieces.remarks.append(f"{path}: starts no LiveKit worker")
     return workers
+
+
+def _home(path: Path, text: str, pieces: Pieces) -> Path | None:
+    """What ``%h`` stands for: the home of whoever runs the unit's systemd, whatever ``User=`` says."""
+    folder = path.parent
+    if folder.name == "user" and folder.parent.name == "systemd":
+        for inside in (".config", ".local/share"):
+            if folder.parent.match(f"{inside}/systemd"):
+                return folder.parents[1 + len(Path(inside).parts)]
+    is_machines = re.search(r"^(User=|WantedBy=multi-user\.target)", text, re.MULTILINE) is not None
+    if is_machines or path.is_relative_to("/etc/systemd/system"):
+        return Path("/root")
+    return pieces.home
+
+
+def _working_directory(value: str, service: list[tuple[str, str]], path: Path, pieces: Pieces) -> Path:
+    """``~`` is the home of the user that it runs as."""
+    if not value.startswith("~"):
+        return Path(value)
+    user = dict(service).get("User", "")
+    try:
+        return Path(f"~{user}{value[1:]}").expanduser()
+    except RuntimeError:
+        pieces.remarks.append(f"{path}: WorkingDirectory={value}: whose home that is, is not known")
+        return path.parent
 
 
 def _service_lines(text: str) -> Iterator[tuple[str, str]]:
@@ -143,6 +174,7 @@ def _program(path: Path, name: str, options: dict[str, str], pieces: Pieces) -> 
         worker.env = {**env, **worker.env}
         seconds = options.get("stopwaitsecs", "")
         worker.drain = float(seconds) if seconds.isdecimal() else None
+        worker.fills_in = True
         if options.get("user"):
             worker.remarks.append(f"ran as user {options['user']}")
         if options.get("numprocs", "1") != "1":
@@ -176,9 +208,14 @@ def read_pm2(path: Path, text: str, pieces: Pieces) -> list[Worker]:
     return workers
 
 
+def _is_script(path: Path) -> bool:
+    """Whether ``process.env`` can stand in it."""
+    return path.suffix in (".js", ".cjs", ".mjs")
+
+
 def _as_yaml(path: Path, text: str) -> str:
     """An object literal of JavaScript is nearly one of YAML; nothing in it is run."""
-    if path.suffix not in (".js", ".cjs", ".mjs"):
+    if not _is_script(path):
         return text
     strings = r"'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\"|`[^`$]*`"
     text = re.sub(rf"({strings})|//[^\n]*|/\*.*?\*/", lambda m: m[1] or "", text, flags=re.DOTALL)
@@ -207,6 +244,7 @@ def _app(path: Path, app: Mapping[str, Any], pieces: Pieces) -> list[Worker]:
     workers = workers_of(words, cwd, path, name, env, pieces)
     for worker in workers:
         worker.env = {**env, **worker.env}
+        worker.fills_in = _is_script(path)
         if app.get("env_file"):
             worker.env_files.append(cwd / str(app["env_file"]))
         if str(app.get("kill_timeout", "")).isdecimal():

@@ -249,7 +249,7 @@ def test_pm2s_ecosystem(old: Old) -> None:
     agent = old.agent("ecosystem.config.js")
     assert (agent.id, agent.script, agent.stop.drain) == ("voice-agent", old.folder / "agent.py", 30.0)
     assert agent.python == old.folder / ".venv/bin/python"
-    assert agent.env == {"LOG_LEVEL": "info", "URL": "http://x//y", "HOME_OF": "${HOME}"}
+    assert agent.env == {"LOG_LEVEL": "info", "URL": "http://x//y", "HOME_OF": "/"}
 
 
 def test_pm2_in_json_and_what_it_starts_by_a_script(old: Old) -> None:
@@ -257,6 +257,63 @@ def test_pm2_in_json_and_what_it_starts_by_a_script(old: Old) -> None:
     old.write("ecosystem.config.json", '{"apps": [{"name": "v", "script": "./run.sh", "instances": "max"}]}')
     agent = old.agent("ecosystem.config.json")
     assert agent.args == ("dev",)
+
+
+@pytest.fixture(params=["pm2", "supervisord"])
+def from_the_environment(request: pytest.FixtureRequest, old: Old) -> str:
+    """A file that takes everything from the environment it is run in."""
+    if request.param == "pm2":
+        old.write(
+            "ecosystem.config.js",
+            "module.exports = {apps: [{name: 'voice', script: 'agent.py', interpreter: '.venv/bin/python',\n"
+            "args: ['start', '--log-level', process.env.LOG_LEVEL], env: {\n"
+            "  LIVEKIT_URL: process.env.LIVEKIT_URL, LIVEKIT_API_KEY: process.env.LIVEKIT_API_KEY,\n"
+            "  LIVEKIT_API_SECRET: process.env.LIVEKIT_API_SECRET, LOG_LEVEL: process.env.LOG_LEVEL,\n"
+            "  VOICE_PRIMARY_AGENT_NAME: process.env.AGENT_NAME, PLACE: process.env.PLACE}}]}",
+        )
+        return "ecosystem.config.js"
+    old.write(
+        "voice.conf",
+        "[program:voice]\ncommand=%(here)s/.venv/bin/python agent.py start --log-level %(ENV_LOG_LEVEL)s\n"
+        "environment=LIVEKIT_URL=%(ENV_LIVEKIT_URL)s,LIVEKIT_API_KEY=%(ENV_LIVEKIT_API_KEY)s,"
+        "LIVEKIT_API_SECRET=%(ENV_LIVEKIT_API_SECRET)s,LOG_LEVEL=%(ENV_LOG_LEVEL)s,PLACE=%(ENV_PLACE)s,"
+        "VOICE_PRIMARY_AGENT_NAME=%(ENV_AGENT_NAME)s\n",
+    )
+    return "voice.conf"
+
+
+def test_what_stood_in_the_environment_is_taken_from_there_again(old: Old, from_the_environment: str) -> None:
+    old.write("agent.py", SCRIPT.replace('agent_name="Agent_66"', ""))
+    imported = old.imported(from_the_environment)
+    assert imported.secret is None
+    assert any("LIVEKIT_URL names a variable" in remark for remark in imported.remarks)
+    agent = old.agent(from_the_environment)
+    assert (agent.name, agent.env["LOG_LEVEL"]) == (None, "")
+    environ = {
+        "PATH": os.defpath,
+        "HOME": "/",
+        "LIVEKIT_URL": "wss://of.the.environment",
+        "LIVEKIT_API_SECRET": "s3",
+        "LOG_LEVEL": "debug",
+        "PLACE": 'a "place": ${X}',
+    }
+    settings = load(old.folder / "config.yaml", environ)
+    [agent] = settings.agents
+    assert settings.livekit.url == "wss://of.the.environment"
+    assert settings.livekit.api_secret.get_secret_value() == "s3"
+    assert agent.args == ("start", "--log-level", "debug")
+    assert (agent.env["LOG_LEVEL"], agent.env["PLACE"]) == ("debug", 'a "place": ${X}')
+
+
+def test_a_script_in_a_folder_that_the_environment_names(old: Old) -> None:
+    old.write(
+        "voice.conf",
+        "[program:voice]\ncommand=%(ENV_BASE)s/.venv/bin/python %(ENV_BASE)s/agent.py start\n",
+    )
+    old.write("config.yaml", old.imported("voice.conf").config)
+    environ = {"PATH": os.defpath, "HOME": "/", "BASE": str(old.folder)}
+    [agent] = load(old.folder / "config.yaml", environ).agents
+    assert (agent.script, agent.python) == (old.folder / "agent.py", old.folder / ".venv/bin/python")
 
 
 def test_javascript_that_is_more_than_values_is_not_run(old: Old) -> None:
@@ -273,6 +330,87 @@ def test_a_worker_in_another_language(old: Old) -> None:
     imported = old.imported("b.service")
     assert "command: [node, dist/agent.js, start]" in imported.config
     assert "no Python script: it is kept single, and not guarded" in imported.config
+
+
+# --- what is not to be believed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'LIVEKIT_URL=myproject.livekit.cloud\nLIVEKIT_API_KEY="a\\nb"\n',
+        "LIVEKIT_URL=${BASE}/rtc\nLIVEKIT_API_KEY=$KEY\nLIVEKIT_API_SECRET=${LIVEKIT_API_SECRET}\n",
+    ],
+)
+def test_what_can_be_no_address_key_or_secret_counts_as_not_told(old: Old, lines: str) -> None:
+    old.write(".env", lines)
+    old.write("start.sh", "cd HERE\nset -a; . ./.env; set +a\n.venv/bin/python agent.py start\n")
+    settings = old.settings(".env", "start.sh")
+    assert settings.livekit.url == "ws://127.0.0.1:7880"
+    assert settings.livekit.api_key == settings.livekit.api_secret.get_secret_value() == "CHANGE-ME"
+    text = (old.folder / "config.yaml").read_text()
+    assert f"# not told: {old.folder}/.env: LIVEKIT_URL " in text
+    assert f"# not told: {old.folder}/.env: LIVEKIT_API_KEY " in text
+
+
+def test_a_later_file_tells_what_the_first_did_not(old: Old) -> None:
+    old.write("a.env", "LIVEKIT_URL=${LIVEKIT_URL}\n")
+    old.write("b.env", ENV)
+    old.write("start.sh", "cd HERE\n.venv/bin/python agent.py start\n")
+    assert old.settings("a.env", "b.env", "start.sh").livekit.url == "wss://livekit.example.org"
+
+
+def test_a_variable_that_a_script_only_passes_on(old: Old) -> None:
+    old.write(
+        "start.sh",
+        'export LIVEKIT_URL="$LIVEKIT_URL"\nexport LEVEL="${LEVEL}" GREETING=hello\nexport LEVEL="${LEVEL}"\n'
+        "export KEPT=${UNKNOWN:-kept}\ncd HERE\n.venv/bin/python agent.py start --url $LIVEKIT_URL\n",
+    )
+    settings = old.settings("start.sh")
+    assert settings.livekit.url == "ws://127.0.0.1:7880"
+    assert settings.agents[0].env == {"KEPT": "kept"}
+    text = (old.folder / "config.yaml").read_text()
+    assert "# not told: LIVEKIT_URL, which names a variable" in text
+    assert "# not told: LEVEL, which names a variable" in text
+    assert "# not told: what the variables in that line stand for" in text
+
+
+# --- homes ----------------------------------------------------------------------------------------------
+
+UNIT_AT_HOME = (
+    "[Service]\nWorkingDirectory=%h/voice\nEnvironment=DATA=%h/data SHARE=5%%\n"
+    "ExecStart=%h/voice/.venv/bin/python %h/voice/agent.py start\n"
+)
+
+
+@pytest.mark.parametrize("place", [".config/systemd/user", ".local/share/systemd/user", "copied"])
+def test_the_home_of_a_users_unit(tmp_path: Path, place: str) -> None:
+    old = Old(tmp_path / "voice")
+    unit = tmp_path / place / "voice.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text(UNIT_AT_HOME)
+    environ = {"HOME": str(tmp_path) if place == "copied" else "/elsewhere"}
+    imported = import_files([unit], environ, output=old.folder / "config.yaml", observe=False)
+    old.write("config.yaml", imported.config)
+    [agent] = load(old.folder / "config.yaml", {"PATH": os.defpath, "HOME": "/"}).agents
+    assert (agent.script, agent.python) == (old.folder / "agent.py", old.folder / ".venv/bin/python")
+    assert agent.env == {"DATA": f"{tmp_path}/data", "SHARE": "5%"}
+
+
+def test_in_a_unit_of_the_machine_it_is_roots_home(old: Old) -> None:
+    old.write("voice.service", f"{UNIT_AT_HOME}User=voice\n")
+    imported = import_files([old.folder / "voice.service"], {"HOME": "/h"}, output=None, observe=False)
+    assert "script: /root/voice/agent.py" in imported.config
+    assert "python: /root/voice/.venv/bin/python" in imported.config
+
+
+def test_a_home_that_nobody_knows(old: Old) -> None:
+    old.write("voice.service", UNIT_AT_HOME)
+    with pytest.raises(CliError, match="whose home %h is, is not known"):
+        old.imported("voice.service")
+    old.write("voice.service", "[Service]\nWorkingDirectory=~\nUser=nobody-of-that-name\nExecStart=HERE/a\n")
+    with pytest.raises(CliError, match="whose home that is, is not known"):
+        old.imported("voice.service")
 
 
 # --- doubts ---------------------------------------------------------------------------------------------
