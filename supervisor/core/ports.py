@@ -232,6 +232,8 @@ class Refusal:
     """Why a guard's ``hello`` was not accepted."""
 
     reason: str
+    agent_id: str = ""
+    """In whose name it came, where that is known."""
 
 
 class GuardService(Protocol):

@@ -86,9 +86,9 @@ class _Door:
         if self._strangers[pid] <= 0:
             del self._strangers[pid]
 
-    def refuse(self, pid: int, reason: str) -> None:
+    def refuse(self, pid: int, reason: str, agent_id: str = "") -> None:
         if self._told.within():
-            self._bus.publish(GuardPeerRefused(pid=pid, reason=reason))
+            self._bus.publish(GuardPeerRefused(pid=pid, reason=reason, agent_id=agent_id))
 
 
 class Rate:
@@ -196,6 +196,7 @@ class _Connection(asyncio.Protocol):
         self._is_known()
         answer = self._service.hello(self, message)
         if isinstance(answer, Refusal):
+            self._door.refuse(self.pid, answer.reason, answer.agent_id)
             self.send({"type": "refused", "reason": answer.reason})
             self.close()
         else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from supervisor.core.claims import JobArrival, JobRequest
 from supervisor.core.model import Claim, ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, ProcessWatch, Refusal
-from supervisor.events import EventBus, GuardPeerRefused, GuardReport
+from supervisor.events import EventBus, GuardReport
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.workers import Worker, WorkerReconciler
 
@@ -63,18 +63,18 @@ class GuardDesk:
         try:
             return self._hello(peer, message)
         except BadMessage as error:
-            return self._refuse(peer, str(error))
+            return Refusal(str(error))
 
     def _hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
         if number(message, "v") != VERSION:
-            return self._refuse(peer, f"version {message.get('v')!r} is not spoken here, only {VERSION}")
+            return Refusal(f"version {message.get('v')!r} is not spoken here, only {VERSION}")
         agent_id = text(message, "agent_id")
         worker = self.workers.get(agent_id)
         if worker is None or worker.handle is None:
-            return self._refuse(peer, "no worker of that agent is supervised", agent_id)
+            return Refusal("no worker of that agent is supervised", agent_id)
         root = worker.handle.pid
         if peer.pid != root and not self._watch.in_tree(peer.pid, root, worker.spec.process.marks):
-            return self._refuse(peer, "not in the tree of that agent's worker", agent_id)
+            return Refusal("not in the tree of that agent's worker", agent_id)
         session: _WorkerSession | _JobSession | Refusal
         match message.get("role"):
             case "worker":
@@ -82,7 +82,7 @@ class GuardDesk:
             case "job":
                 session = self._job_hello(peer, worker, message)
             case other:
-                return self._refuse(peer, f"role {other!r} is unknown", agent_id)
+                return Refusal(f"role {other!r} is unknown", agent_id)
         if not isinstance(session, Refusal):
             self._sessions.add(session)
         return session
@@ -96,14 +96,10 @@ class GuardDesk:
     def parted(self, session: _WorkerSession | _JobSession) -> None:
         self._sessions.discard(session)
 
-    def _refuse(self, peer: GuardPeer, reason: str, agent_id: str = "") -> Refusal:
-        self.bus.publish(GuardPeerRefused(pid=peer.pid, reason=reason, agent_id=agent_id))
-        return Refusal(reason)
-
     def _worker_hello(self, peer: GuardPeer, worker: Worker) -> _WorkerSession | Refusal:
         session = _WorkerSession(self, peer, worker.spec.id)
         if not self.workers.connected(worker.spec.id, peer.pid, session):
-            return self._refuse(peer, "not the worker's own process", worker.spec.id)
+            return Refusal("not the worker's own process", worker.spec.id)
         session.welcome()
         return session
 
@@ -123,7 +119,7 @@ class GuardDesk:
             joined=message.get("joined") is True,
         )
         if self.book.is_impostor(arrival):
-            return self._refuse(peer, "that job is another process's", agent_id)
+            return Refusal("that job is another process's", agent_id)
         session = _JobSession(self, peer, agent_id, arrival.room, arrival.job_id)
         in_worker = worker.handle is not None and peer.pid == worker.handle.pid
         times = self._times(agent_id)

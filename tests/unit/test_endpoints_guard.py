@@ -192,6 +192,14 @@ async def test_a_flood_is_cut_off_and_a_brisk_peer_is_not(bench: Bench) -> None:
     assert await brisk.hear() == {"type": "echo"}
 
 
+async def test_refusals_are_told_and_no_flood_of_them(bench: Bench) -> None:
+    for _ in range(guard.REFUSALS_TOLD + 5):
+        peer = await bench.connect(greet=False)
+        await peer.say({**HELLO, "agent_id": "refused"})
+        assert await peer.hear() == {"type": "refused", "reason": "not you"}
+    assert bench.reasons() == ["not you"] * guard.REFUSALS_TOLD
+
+
 async def test_connections_without_a_hello_are_few_for_each_process(bench: Bench) -> None:
     good = await bench.connect()
     strangers = [await bench.connect(greet=False) for _ in range(guard.MAX_STRANGERS)]
