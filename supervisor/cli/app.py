@@ -352,7 +352,7 @@ def diagnose(
     if json:
         print_json(report.document())
     else:
-        console().print(diagnose_view.render(report))
+        console().print(diagnose_view.render(report), crop=False)
     if bundle is not None:
         from supervisor.cli.diagnose_bundle import write_bundle
 

@@ -50,7 +50,7 @@ def _tell_absence(situation: Situation, notes: Notes) -> None:
             "the daemon is not running",
             why,
             f"nobody holds {state / 'daemon.lock'}",
-            fix=f"livekit-supervisor --config {situation.file} run",
+            fix="livekit-supervisor run",
         )
 
 

@@ -44,7 +44,9 @@ class Finding:
     message: str
     evidence: tuple[str, ...] = ()
     fix: str | None = None
-    """A command, or the lines that a file lacks, with its name as a comment."""
+    """A command, or the lines that a file lacks, with its name as a comment.
+
+    Which configuration a command of ours is about is added to all of them at the end."""
 
     def document(self) -> dict[str, object]:
         return {

@@ -153,7 +153,7 @@ def _tell_agent(situation: Situation, agent_id: str, found: Found | None, notes:
         notes.warning(
             f"the worker of {plain(agent_id)} runs without supervision; the next daemon takes it over",
             *evidence,
-            fix=f"livekit-supervisor --config {situation.file} run",
+            fix="livekit-supervisor run",
         )
         return
     told = next((a["pid"] for a in situation.status["agents"] if a["id"] == agent_id), None)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 HTTP_SECONDS = 3.0
 RECENT_SECONDS = 3600.0
 
+_CHECK = "livekit-supervisor check"
+
 _SERIES = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 
 
@@ -77,7 +79,7 @@ def _locate(file: Path, environ: Mapping[str, str], notes: Notes) -> Installatio
     try:
         return locate(file, environ)
     except CliError as error:
-        notes.error("the configuration cannot be read", *error.message.splitlines(), fix=_check(file))
+        notes.error("the configuration cannot be read", *error.message.splitlines(), fix=_CHECK)
         return None
 
 
@@ -89,7 +91,7 @@ def _load(file: Path, environ: Mapping[str, str], notes: Notes, *, running: bool
             tell = notes.warning if running else notes.error
             also = "; the running daemon has read it earlier, or with other variables" if running else ""
             problems = count(len(error.problems), "problem")
-            tell(f"{problems} in the configuration{also}", *map(str, error.problems), fix=_check(file))
+            tell(f"{problems} in the configuration{also}", *map(str, error.problems), fix=_CHECK)
         return None
     _tell_checks(file, settings, notes)
     _tell_modes(file, settings, notes)
@@ -100,7 +102,7 @@ def _tell_checks(file: Path, settings: Settings, notes: Notes) -> None:
     found = check_settings(file, settings)
     for finding in found:
         tell = notes.error if finding.severity == "error" else notes.warning
-        tell(f"{finding.key}: {finding.message}", fix=_check(file))
+        tell(f"{finding.key}: {finding.message}", fix=_CHECK)
     if not found:
         notes.ok(f"{file} is valid, and every agent's Python has livekit-agents")
 
@@ -139,10 +141,6 @@ def _mode(path: Path) -> int | None:
         return path.stat().st_mode
     except OSError:
         return None
-
-
-def _check(file: Path) -> str:
-    return f"livekit-supervisor --config {file} check"
 
 
 # --- the daemon's metrics -------------------------------------------------------------------------------

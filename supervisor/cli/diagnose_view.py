@@ -27,6 +27,7 @@ _MARKS = {
 
 
 def render(report: Report) -> RenderableType:
+    """To be printed without ``crop``: the lines that are there to be copied are as long as they are."""
     from rich.console import Group
 
     return Group(_headline(report), *_parts(report.findings))
@@ -38,7 +39,7 @@ def as_text(report: Report) -> str:
 
     out = io.StringIO()
     Console(file=out, width=120, color_system=None, markup=False, emoji=False, highlight=False).print(
-        render(report)
+        render(report), crop=False
     )
     return out.getvalue()
 

@@ -25,7 +25,7 @@ from supervisor.cli.diagnose_processes import as_owner_of
 from supervisor.config import load
 from tests.json_documents import DIAGNOSIS
 from tests.ports import free_port
-from tests.unit.cli_daemon import PROBLEM, Daemon
+from tests.unit.cli_daemon import PROBLEM, SALES, Daemon
 
 SECRET = "s3cret-of-livekit-0123456789-0123456789"
 
@@ -121,13 +121,38 @@ def test_the_page_says_what_is_wrong_first(write: Write, run: Run) -> None:
     assert all(len(line) <= 80 or "→" in line for line in lines)
 
 
+def test_what_is_there_to_be_copied_is_whole(
+    write: Write, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a pipe, on a terminal, and in the bundle; and every command of ours names the configuration."""
+    secrets = tmp_path / ("a-long-name-" * 15)
+    secrets.write_text("KEY=value\n")
+    secrets.chmod(0o644)
+    file = write(agent=f"env_file: {secrets}")
+    fixes = [f["fix"] for f in json.loads(run("diagnose", "--json").out)["findings"] if f["fix"]]
+    assert f"chmod o= {secrets}" in fixes
+    rows = [row for fix in fixes for row in fix.splitlines()]
+    assert all(f" --config {file} " in row for row in rows if row.startswith("livekit-supervisor"))
+    for variables in ({}, {"FORCE_COLOR": "1"}, {"COLUMNS": "40"}):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        shown = run("diagnose").out.splitlines()
+        assert all(any(line.endswith(row) for line in shown) for row in rows), shown
+    bundle = tmp_path / "report.tar.gz"
+    run("diagnose", "--bundle", str(bundle))
+    with tarfile.open(bundle) as archive:
+        text = archive.extractfile("livekit-supervisor-diagnosis/diagnosis.txt")
+        assert text is not None
+        assert str(secrets) in text.read().decode()
+
+
 def test_what_the_daemon_tells_is_told(write: Write, run: Run, daemon: Daemon) -> None:
-    write()
+    file = write()
     daemon.status["problems"] = [PROBLEM]
     outcome = run("diagnose", "--json")
     assert outcome.code == 1
     messages = {f["message"]: f for f in outcome.findings("daemon")}
-    assert messages["crash loop: exit code 1"]["fix"] == PROBLEM["fix"]
+    assert messages["crash loop: exit code 1"]["fix"] == f"livekit-supervisor --config {file} logs {SALES}"
     assert "the daemon answers" in messages
     [changed] = [f for m, f in messages.items() if m.startswith("the configuration has changed")]
     assert "not running: one" in changed["evidence"]
@@ -235,13 +260,13 @@ def test_conflicts_and_errors_in_a_log_are_shown(write: Write, run: Run, tmp_pat
     ]
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/one.log").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write()
+    file = write()
     outcome = run("diagnose", "--json")
     [refused] = outcome.findings("logs", "ok")
     assert "a second agent was refused before it joined, once" in refused["message"]
     assert "room=lobby" in refused["evidence"][0]
     [errors] = outcome.findings("logs", "warning")
-    assert errors["fix"] == "livekit-supervisor logs one"
+    assert errors["fix"] == f"livekit-supervisor --config {file} logs one"
     assert "\x1b" not in run("diagnose").out
 
 
