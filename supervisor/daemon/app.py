@@ -297,7 +297,7 @@ class Daemon:
 
     @contextlib.asynccontextmanager
     async def _loops(self) -> AsyncIterator[None]:
-        self._schedule = schedule = Schedule(self._bus)
+        self._schedule = schedule = Schedule(self._bus, self._clock)
         schedule.every(self._settings.rooms.resync, "resync", self._resync)
         schedule.every(PROBE_SECONDS, "probe", self._probe)
         schedule.every(MEASURE_SECONDS, "measure", self._measure)
@@ -503,6 +503,7 @@ class Daemon:
         self._log_faults = frozenset(faults)
 
     def _on_tick(self) -> None:
+        self._schedule.check_clock()
         self._book.tick()
         self._watchdog.tick()
         self._notifier.status(self._documents.summary())
