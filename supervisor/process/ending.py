@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,9 +144,7 @@ def kill(identity: Identity) -> bool:
     if process is None:
         return False
     try:
-        return process.signal(signal.SIGKILL)
-    except PermissionError:
-        return False
+        return process.kill()
     finally:
         process.close()
 

@@ -6,6 +6,7 @@ words that name the path.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,6 +14,16 @@ from pathlib import Path
 
 class FileRefused(Exception):
     """The path cannot be used; the message says which and why, for the operator."""
+
+
+_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+
+def require_judgement(refused: FileRefused) -> None:
+    """Raise the ``OSError`` behind it if it tells nothing of the path, but that we have come to a limit."""
+    cause = refused.__cause__
+    if isinstance(cause, OSError) and cause.errno in _LIMITS:
+        raise cause
 
 
 class StateDirectoryError(FileRefused):

@@ -7,6 +7,7 @@ the kernel does not say, it stays unknown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,8 +90,10 @@ class PosixProcess:
         return self._origin.launch
 
     def signal(self, number: int) -> bool:
-        # It may exit at once, and leave children of which nothing tells that they were its own.
-        self._prey.remember()
+        # It may exit at once, and leave children of which nothing tells that they were its own.  If we cannot
+        # look at processes just now, those that carry its marks are found all the same.
+        with contextlib.suppress(OSError):
+            self._prey.remember()
         return self._process.signal(number)
 
     async def wait(self) -> ExitStatus:
@@ -118,9 +121,12 @@ class PosixProcess:
 
     def _ask_for_status(self) -> None:
         assert self._loop is not None
-        # Once its parent has waited for it, a kernel that does not tell will never do.
-        is_over = self._adopted and read_stat(self.pid) is None
-        status = exit_of_stranger(self._process) if self._adopted else reap(self._process)
+        status: ExitStatus | None = None
+        is_over = False
+        with contextlib.suppress(OSError):  # no descriptor left to look with: it is asked again
+            # Once its parent has waited for it, a kernel that does not tell will never do.
+            is_over = self._adopted and read_stat(self.pid) is None
+            status = exit_of_stranger(self._process) if self._adopted else reap(self._process)
         if status is None and not is_over and self._loop.time() < self._patience_ends:
             self._loop.call_later(_STATUS_PAUSE, self._ask_for_status)
             return

@@ -6,7 +6,6 @@ take the lock starts nothing.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 from collections.abc import Iterable
@@ -17,8 +16,9 @@ from supervisor.core.ports import ProcessSpec, SpawnFailed
 from supervisor.process import lock, pidfile
 from supervisor.process.adoption import find_recorded, find_worker
 from supervisor.process.ending import Prey, end
-from supervisor.process.files import FileRefused, private_directory
+from supervisor.process.files import FileRefused, private_directory, require_judgement
 from supervisor.process.handle import Origin, PosixProcess
+from supervisor.process.limits import limit_open_files
 from supervisor.process.logrender import render
 from supervisor.process.logs import last_output
 from supervisor.process.oom import OomCount
@@ -45,11 +45,13 @@ class PosixProcessHost:
     """Implements :class:`supervisor.core.ports.ProcessHost`.
 
     Creates ``agents`` in the state directory; raises :class:`supervisor.process.files.StateDirectoryError`.
+    ``open_files`` is the soft limit of those that it starts, where ours is not for them.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, open_files: int | None = None) -> None:
         self._folder = state_dir / "agents"
         private_directory(self._folder)
+        self._open_files = open_files
         self._oom_counts: dict[str, OomCount] = {}
         self._log_starts: dict[str, int] = {}
 
@@ -69,7 +71,10 @@ class PosixProcessHost:
 
     def _spawn_locked(self, spec: ProcessSpec, paths: Paths, descriptor: int) -> PosixProcess:
         # The lock is ours; yet a program may have closed a descriptor that it did not know.
-        running = find_recorded(spec, paths.lock, paths.pidfile)
+        try:
+            running = find_recorded(spec, paths.lock, paths.pidfile)
+        except OSError as error:
+            raise SpawnFailed(f"cannot tell whether it is running already: {error.strerror}") from error
         if running is not None:
             running.process.close()
             pid = running.process.identity.pid
@@ -79,6 +84,8 @@ class PosixProcessHost:
         launch = Launch.new(spec.command_hash)
         self._log_starts[spec.id] = _size(spec.log_path)
         pid, lacking = start(spec, descriptor, launch)
+        if self._open_files is not None:
+            limit_open_files(pid, self._open_files)
         try:
             process = Pidfd.open_child(pid)
         except OSError as error:
@@ -91,7 +98,8 @@ class PosixProcessHost:
         try:
             paths = self.paths(spec.id)
             found = find_worker(spec, paths.lock, paths.pidfile)
-        except FileRefused:
+        except FileRefused as error:
+            require_judgement(error)
             return None  # the spawn that follows says why
         if found is None:
             return None
@@ -102,7 +110,8 @@ class PosixProcessHost:
         try:
             paths = self.paths(spec.id)
             found = find_worker(spec, paths.lock, paths.pidfile)
-        except FileRefused:
+        except FileRefused as error:
+            require_judgement(error)
             return ()  # what it leaves might be the worker itself, in the middle of its calls
         if found is not None:
             found.process.close()
@@ -164,9 +173,11 @@ def _size(path: str) -> int:
 
 
 def _is_held(path: Path) -> bool:
-    with contextlib.suppress(FileRefused):
+    try:
         return lock.is_held(path)
-    return False
+    except FileRefused as error:
+        require_judgement(error)
+        return False
 
 
 def _launched_with(marks: Iterable[tuple[str, str]]) -> Marked:

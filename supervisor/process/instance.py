@@ -10,7 +10,12 @@ import time
 from pathlib import Path
 
 from supervisor.process import lock, pidfile
-from supervisor.process.files import FileRefused, StateDirectoryError, private_directory
+from supervisor.process.files import (
+    FileRefused,
+    StateDirectoryError,
+    private_directory,
+    require_judgement,
+)
 from supervisor.process.procfs import boot_id, create_time, read_stat
 
 PIDFILE_ID = "daemon"
@@ -81,10 +86,14 @@ class InstanceLock:
 
 
 def is_running(state_dir: Path) -> bool:
-    """Whether a daemon holds that state directory; False also when we may not look."""
+    """Whether a daemon holds that state directory; False also when we may not look.
+
+    Raises ``OSError`` when we have come to a limit of our own.
+    """
     try:
         return lock.is_held(state_dir / "daemon.lock")
-    except FileRefused:
+    except FileRefused as error:
+        require_judgement(error)
         return False
 
 

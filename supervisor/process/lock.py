@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from supervisor.process.files import FileRefused, open_own
-from supervisor.process.procfs import pids, read_bytes
+from supervisor.process.procfs import pids, read_bytes, require_absence
 
 _TRIES = 10
 
@@ -99,7 +99,8 @@ def _open_files(pid: int) -> Iterator[tuple[str, tuple[int, int]]]:
     folder = f"/proc/{pid}/fd"
     try:
         numbers = os.listdir(folder)
-    except OSError:
+    except OSError as error:
+        require_absence(error)
         return
     for number in numbers:
         file = _file_of(f"{folder}/{number}")
@@ -110,7 +111,7 @@ def _open_files(pid: int) -> Iterator[tuple[str, tuple[int, int]]]:
 def _file_of(link: str) -> tuple[int, int] | None:
     try:
         status = os.stat(link)
-    except OSError:
+    except OSError:  # also what a descriptor may lead to and cannot be asked: it is no file of ours
         return None
     return status.st_dev, status.st_ino
 

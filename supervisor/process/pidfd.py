@@ -33,7 +33,7 @@ class Pidfd:
 
     @classmethod
     def open(cls, identity: Identity) -> Pidfd | None:
-        """None when that process is gone, whoever has its pid now."""
+        """None when that process is gone, whoever has its pid now; raises ``OSError`` when not known."""
         try:
             held = cls(os.pidfd_open(identity.pid), identity)
         except (ProcessLookupError, OverflowError, ValueError):
@@ -42,7 +42,11 @@ class Pidfd:
             if error.errno in _NO_PROCESS:
                 return None
             raise
-        stat = read_stat(identity.pid)
+        try:
+            stat = read_stat(identity.pid)
+        except OSError:
+            held.close()
+            raise
         if stat is None or stat.start_ticks != identity.start_ticks:
             held.close()
             return None
@@ -52,10 +56,13 @@ class Pidfd:
     def open_child(cls, pid: int) -> Pidfd:
         """Of a child that has not been waited for: its pid cannot be anybody else's."""
         descriptor = os.pidfd_open(pid)
-        stat = read_stat(pid)
-        if stat is None:  # a pid namespace's /proc that is not ours
+        try:
+            stat = read_stat(pid)
+            if stat is None:  # a pid namespace's /proc that is not ours
+                raise ProcessLookupError(errno.ESRCH, "/proc does not show it")
+        except OSError:
             os.close(descriptor)
-            raise ProcessLookupError(f"/proc does not show process {pid}")
+            raise
         return cls(descriptor, stat.identity)
 
     def fileno(self) -> int:
@@ -70,6 +77,13 @@ class Pidfd:
         except ProcessLookupError:
             return False
         return True
+
+    def kill(self) -> bool:
+        """False when the process is dead, or not ours to signal."""
+        try:
+            return self.signal(signal.SIGKILL)
+        except PermissionError:
+            return False
 
     def has_exited(self, timeout: float = 0.0) -> bool:
         """Whether it is a zombie or gone, at the latest after ``timeout`` seconds."""

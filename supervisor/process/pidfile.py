@@ -12,7 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from supervisor.process.files import FileRefused, open_own
+from supervisor.process.files import FileRefused, open_own, require_judgement
 from supervisor.process.procfs import Identity, boot_id
 
 VERSION = 1
@@ -73,10 +73,14 @@ def remove(path: Path) -> None:
 
 
 def read(path: Path, expected_id: str) -> Record | Unusable:
-    """The record of this boot for ``expected_id``, else why there is none.  Raises nothing."""
+    """The record of this boot for ``expected_id``, else why there is none.
+
+    Raises ``OSError`` when we have come to a limit of our own: whatever it says is not known then.
+    """
     try:
         text = _read_text(path)
     except FileRefused as error:
+        require_judgement(error)
         return Unusable(str(error), missing=isinstance(error.__cause__, FileNotFoundError))
     except OSError as error:
         return Unusable(f"{path}: {error.strerror}")

@@ -2,10 +2,13 @@
 
 One rule: a process is its pid *and* its start time in clock ticks since boot.  A pid alone may be somebody
 else's by the next line, and a wall-clock start time moves when the clock is set.
+
+And a failed read is unknown, never absent: None means that the kernel says so, anything else is raised.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -61,7 +64,7 @@ class Stat:
 
 
 def read_stat(pid: int) -> Stat | None:
-    """None when there is no such process."""
+    """None when there is no such process; raises ``OSError`` when that is not known."""
     data = read_bytes(f"/proc/{pid}/stat")
     return _parse_stat(data) if data else None
 
@@ -100,7 +103,8 @@ def owner(pid: int) -> int | None:
     """The effective user; root for a process that may not be looked into.  None when it is gone."""
     try:
         return os.stat(f"/proc/{pid}").st_uid
-    except OSError:
+    except OSError as error:
+        require_absence(error)
         return None
 
 
@@ -161,11 +165,24 @@ def ancestors(pid: int, table: Mapping[int, Stat]) -> list[int]:
     return found
 
 
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESRCH, errno.EACCES, errno.EPERM})
+
+
+def require_absence(error: OSError) -> None:
+    """Raise what does not say that something is gone, or not ours to see: that we have no descriptor left."""
+    if error.errno not in _ABSENT:
+        raise error
+
+
 def read_bytes(path: str) -> bytes | None:
-    """A whole file of ``/proc``; None when it is gone or not ours to read."""
+    """A whole file of ``/proc``; None when it is gone or not ours to read.
+
+    Raises ``OSError`` when that is not known.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        require_absence(error)
         return None
     try:
         chunks = []
@@ -174,7 +191,8 @@ def read_bytes(path: str) -> bytes | None:
             chunks.append(chunk)
             left -= len(chunk)
         return b"".join(chunks)
-    except OSError:
+    except OSError as error:
+        require_absence(error)
         return None
     finally:
         os.close(descriptor)

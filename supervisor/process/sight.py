@@ -7,7 +7,6 @@ go, since it may be gone a millisecond later, and its child look like it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from supervisor.process import lock
-from supervisor.process.files import FileRefused
+from supervisor.process.files import FileRefused, require_judgement
 from supervisor.process.procfs import Stat, ancestors, environment, pids, read_stat
 
 _LISTINGS = 10
@@ -46,12 +45,15 @@ class Sight:
 
     def holders(self, path: Path) -> frozenset[int]:
         """Who holds that lock.  The cheap question first: nearly always nobody does."""
-        with contextlib.suppress(FileRefused):
-            if lock.is_held(path):
-                if self._files is None:
-                    self._files = lock.OpenFiles(self.table)
-                return frozenset(self._files.holders(path))
-        return frozenset()
+        try:
+            if not lock.is_held(path):
+                return frozenset()
+        except FileRefused as error:
+            require_judgement(error)
+            return frozenset()
+        if self._files is None:
+            self._files = lock.OpenFiles(self.table)
+        return frozenset(self._files.holders(path))
 
     def _see(self, pid: int) -> None:
         stat = read_stat(pid)

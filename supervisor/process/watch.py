@@ -13,6 +13,7 @@ from supervisor.process import ending
 from supervisor.process.pidfd import Pidfd
 from supervisor.process.procfs import (
     TICKS_PER_SECOND,
+    Identity,
     Stat,
     carrying,
     environment,
@@ -22,36 +23,31 @@ from supervisor.process.procfs import (
 from supervisor.process.variables import LAUNCH
 
 _HALF_A_TICK = 0.5 / TICKS_PER_SECOND
+_LOOK_AGAIN = 0.5
+"""Seconds."""
 
 
 class PidfdWatch:
-    """Implements :class:`supervisor.core.ports.ProcessWatch`."""
+    """Implements :class:`supervisor.core.ports.ProcessWatch`.
+
+    What cannot be told, for want of a free descriptor, raises ``OSError``; a watch waits until it can be.
+    """
+
+    def __init__(self) -> None:
+        self._held: set[Pidfd] = set()
+        """Of those that are watched and may be killed."""
 
     def create_time(self, pid: int) -> float | None:
         stat = _alive(pid)
         return stat.start_ticks / TICKS_PER_SECOND if stat is not None else None
 
     def watch(self, pid: int, on_exit: Callable[[], None]) -> Callable[[], None]:
-        loop = asyncio.get_running_loop()
-        stat = _alive(pid)
-        process = Pidfd.open(stat.identity) if stat is not None else None
-        if process is None:
-            return loop.call_soon(on_exit).cancel
-
-        def stop() -> None:
-            if process.fileno() >= 0:
-                if not loop.is_closed():
-                    loop.remove_reader(process.fileno())
-                process.close()
-
-        def exited() -> None:
-            stop()
-            on_exit()
-
-        loop.add_reader(process.fileno(), exited)
-        return stop
+        return _Watching(pid, on_exit, self._held).stop
 
     def kill(self, pid: int, create_time: float) -> bool:
+        for process in self._held:  # that takes no free descriptor
+            if process.identity.pid == pid and is_same_time(process.identity.start_ticks, create_time):
+                return process.kill()
         stat = _alive(pid)
         if stat is None or not is_same_time(stat.start_ticks, create_time) or _is_above_us(pid):
             return False
@@ -59,6 +55,59 @@ class PidfdWatch:
 
     def in_tree(self, pid: int, root_pid: int, marks: tuple[tuple[str, str], ...]) -> bool:
         return is_in_tree(pid, root_pid, marks)
+
+
+class _Watching:
+    """A process, until it is known to have exited or nobody asks any more.
+
+    While it cannot be looked at, or held, it is asked for again now and then: that is no exit.
+    """
+
+    def __init__(self, pid: int, on_exit: Callable[[], None], held: set[Pidfd]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pid = pid
+        self._on_exit = on_exit
+        self._held = held
+        self._identity: Identity | None = None
+        self._process: Pidfd | None = None
+        self._next: asyncio.Handle | None = None
+        self._look()
+
+    def stop(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            self._held.discard(process)
+            if not self._loop.is_closed():
+                self._loop.remove_reader(process.fileno())
+            process.close()
+
+    def _look(self) -> None:
+        try:
+            is_spared = _is_above_us(self._pid)
+            process = self._open()
+        except OSError:
+            self._next = self._loop.call_later(_LOOK_AGAIN, self._look)
+            return
+        if process is None:
+            self._next = self._loop.call_soon(self._exited)
+            return
+        self._process = process
+        self._loop.add_reader(process.fileno(), self._exited)
+        if not is_spared:
+            self._held.add(process)
+
+    def _open(self) -> Pidfd | None:
+        stat = _alive(self._pid)
+        if stat is None or self._identity not in (None, stat.identity):
+            return None
+        self._identity = stat.identity
+        return Pidfd.open(stat.identity)
+
+    def _exited(self) -> None:
+        self.stop()
+        self._on_exit()
 
 
 def is_same_time(start_ticks: int, seconds: float) -> bool:
