@@ -30,6 +30,9 @@ T = TypeVar("T")
 HTTP_SECONDS = 3.0
 RECENT_SECONDS = 3600.0
 
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Our own addresses are on this machine: no proxy of the environment knows them."""
+
 _CHECK = "livekit-supervisor check"
 
 _SERIES = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
@@ -148,7 +151,7 @@ def _mode(path: Path) -> int | None:
 
 def metrics(settings: Settings) -> dict[str, float]:
     try:
-        with urllib.request.urlopen(f"{http_url(settings)}/metrics", timeout=HTTP_SECONDS) as answer:
+        with _DIRECTLY.open(f"{http_url(settings)}/metrics", timeout=HTTP_SECONDS) as answer:
             text = answer.read().decode()
     except (OSError, ValueError):
         return {}
@@ -166,7 +169,7 @@ def http_url(settings: Settings) -> str:
 def healthy(settings: Settings) -> str | None:
     """None when ``/healthz`` answers; else why not."""
     try:
-        with urllib.request.urlopen(f"{http_url(settings)}/healthz", timeout=HTTP_SECONDS):
+        with _DIRECTLY.open(f"{http_url(settings)}/healthz", timeout=HTTP_SECONDS):
             return None
     except urllib.error.HTTPError as error:
         error.close()

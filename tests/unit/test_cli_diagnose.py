@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tarfile
 import threading
@@ -205,6 +206,19 @@ def test_a_file_of_secrets_that_everybody_can_read(write: Write, run: Run, tmp_p
     write(agent=f"env_file: {tmp_path}/agent.env")
     [finding] = run("diagnose", "--json").findings("configuration", "warning")
     assert finding["fix"] == f"chmod o= {tmp_path}/agent.env"
+
+
+def test_our_own_address_is_asked_without_a_proxy(
+    write: Write, run: Run, daemon: Daemon, letta: Letta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever answers there stands in for the daemon's HTTP."""
+    file = write()
+    file.write_text(re.sub(r"(http: .*:)\d+", rf"\g<1>{letta.server_address[1]}", file.read_text()))
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    found = run("diagnose", "--json").findings("daemon", "ok")
+    assert any("metrics and health answer" in f["message"] for f in found)
 
 
 # --- files ----------------------------------------------------------------------------------------------
