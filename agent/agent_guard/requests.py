@@ -55,7 +55,7 @@ class GuardedJobRequest(JobRequest):
             return await self._reject(job, "draining", terminate=False)
         taken = self._guard.has_job_for(job.room)
         self._guard.rooms_in_hand[job.job_id] = job.room
-        allowed = False
+        allowed, answer = False, None
         try:
             answer = await self._guard.ask(job)
             if answer is None:
@@ -65,6 +65,9 @@ class GuardedJobRequest(JobRequest):
         finally:
             if not allowed:
                 self._guard.rooms_in_hand.pop(job.job_id, None)
+                if answer is None:
+                    # It follows the request, so that a grant which is still to come is given back, too.
+                    self._guard.abandon(job.job_id, "not answered in time")
         return allowed
 
     async def _take(self, job: JobDescription, answer: Answer) -> bool:

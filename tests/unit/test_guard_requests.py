@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from livekit.agents import AgentServer, JobRequest
 from livekit.agents.job import JobAcceptArguments
 from livekit.protocol import agent, models
@@ -23,11 +25,13 @@ SLACK = 0.5
 
 
 class Daemon:
-    """Answers every request with ``answer`` and remembers all that it was told."""
+    """Answers every request with ``answer``, once it may, and remembers all that it was told."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.answer: dict[str, object] = {"outcome": "granted", "epoch": 1}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.told: list[dict[str, object]] = []
         self._server: asyncio.Server | None = None
 
@@ -49,6 +53,7 @@ class Daemon:
         await reader.readline()
         writer.write(b'{"type":"welcome","v":1,"instance":"welcomed"}\n')
         while line := await reader.readline():
+            await self.may_answer.wait()
             self.told.append(message := json.loads(line))
             if message["type"] == "request":
                 answer = {"type": "answer", "id": message["id"], **self.answer}
@@ -185,3 +190,51 @@ async def test_at_the_worst_the_answer_is_no_in_less_than_a_second(
     assert ANSWER_TIMEOUT + LOOK_TIMEOUT < 1.0
     assert (await daemon.hears("report", report="daemon_away"))["room"] == "room"
     assert (await daemon.hears("report", report="look_failed"))["detail"]
+
+
+async def test_a_grant_that_comes_too_late_is_given_back(
+    guard: WorkerGuard, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the room would be held for a job that nobody has."""
+    monkeypatch.delenv("LIVEKIT_URL", raising=False)
+    daemon.may_answer.clear()
+    offer = Offer()
+    await GuardedRequests(guard, None)(offer.request)
+    assert (offer.accepted, offer.rejected) == ([], [False])
+    assert daemon.told == []
+    daemon.may_answer.set()
+    assert (await daemon.hears("abandon"))["job_id"] == "AJ_1"
+    about = [message["type"] for message in daemon.told if message["type"] != "report"]
+    assert about[:2] == ["request", "abandon"]
+
+
+async def test_a_job_that_is_cancelled_while_the_daemon_is_asked_is_given_back(
+    guard: WorkerGuard, daemon: Daemon
+) -> None:
+    daemon.answer = {"outcome": "granted", "id": -1}
+    accepting = asyncio.ensure_future(GuardedRequests(guard, None)(Offer().request))
+    await daemon.hears("request")
+    accepting.cancel()
+    assert (await daemon.hears("abandon"))["job_id"] == "AJ_1"
+    assert guard.rooms_in_hand == {}
+
+
+async def test_without_a_daemon_what_is_taken_is_not_given_back(
+    guard: WorkerGuard, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_there(_request: web.Request) -> web.Response:
+        return web.Response(body=b"", content_type="application/protobuf")
+
+    monkeypatch.setenv("LIVEKIT_API_KEY", "key")
+    monkeypatch.setenv("LIVEKIT_API_SECRET", "s" * 32)
+    daemon.answer = {"outcome": "granted", "id": -1}
+    offer = Offer()
+    app = web.Application()
+    app.router.add_post("/{method:.*}", nobody_there)
+    async with TestServer(app) as livekit:
+        monkeypatch.setenv("LIVEKIT_URL", str(livekit.make_url("")))
+        await GuardedRequests(guard, None)(offer.request)
+    assert len(offer.accepted) == 1
+    guard.abandon("AJ_2", "the mark up to which all was heard")
+    await daemon.hears("abandon", job_id="AJ_2")
+    assert [message["job_id"] for message in daemon.told if message["type"] == "abandon"] == ["AJ_2"]
