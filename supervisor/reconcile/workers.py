@@ -774,6 +774,9 @@ class WorkerReconciler:
         )
 
 
-_OWN_WISH = frozenset({EndReason.COMMAND, EndReason.CONFIG, EndReason.MEMORY_LIMIT, EndReason.STOPPED})
-"""Endings that are no failure of the worker: the next start follows at once."""
+_OWN_WISH = frozenset({EndReason.COMMAND, EndReason.CONFIG, EndReason.STOPPED})
+"""Endings that are no failure of the worker: the next start follows at once.
+
+Too much memory is one when it comes before ``stable_after``: the limit is below what it needs at all.
+"""
 _SIGNALS = frozenset(s.value for s in signal.Signals)

@@ -310,3 +310,24 @@ async def test_a_drain_ends_once_and_one_way(bench: Bench, sleeper: ProcessSpec,
         await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPED)
     outcome = {"its call is over": "completed", "it took too long": "timeout"}.get(cause, "interrupted")
     assert [e.outcome for e in crew.told(DrainFinished)] == [outcome]
+
+
+@pytest.mark.parametrize("ran_for", [0.0, 60.0])
+async def test_one_that_is_over_its_memory_soon_after_its_start_is_a_failure(
+    bench: Bench, sleeper: ProcessSpec, ran_for: float
+) -> None:
+    """A limit below what it needs at all would be a restart every few seconds."""
+    crew = Crew(bench)
+    crew.configure(sleeper, memory_limit=1, backoff=BackoffPolicy(60.0, 2.0, 60.0))
+    worker = crew.workers.all()[0]
+    async with crew.running():
+        first = await ready(crew)
+        worker.ran_before, worker.memory_bytes = ran_for, 2
+        crew.workers.wake(AGENT)
+        await until_async(lambda: crew.told(WorkerExited))
+        assert crew.told(WorkerExited)[0].reason is RestartReason.MEMORY_LIMIT
+        if ran_for:
+            assert await ready(crew) != first
+        else:
+            await until_async(lambda: worker.state is WorkerState.BACKOFF)
+    assert worker.failures == (0 if ran_for else 1)
