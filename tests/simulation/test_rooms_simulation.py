@@ -10,9 +10,15 @@ import asyncio
 import os
 import random
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
 from supervisor.events import Event, EventBus, InternalError, Reconciled
+from tests.scale import times
 from tests.simulation.model_faults import ApiFaults, Fault, FaultWindow, WebhookFaults
 from tests.simulation.model_guests import Guest
 from tests.simulation.model_observer import Interval
@@ -29,6 +35,24 @@ QUIET_WITHIN = 180.0
 """Seconds after the last fault in which everything is put right: a lost dispatch costs 15, its backoff 30."""
 DOUBLED_AT_MOST = 35.0
 """Seconds: with a time-out of 5 s, stale reads and lost webhooks; typically it is milliseconds."""
+
+
+HAPPENINGS = (
+    "human_comes",
+    "human_goes",
+    "human_dies",
+    "worker_dies",
+    "job_dies",
+    "job_hangs",
+    "second_dispatch",
+    "rival_comes",
+    "loose_agent",
+    "avatar",
+    "api_fault",
+    "livekit_restarts",
+    "daemon_restarts",
+)
+"""Methods of a story."""
 
 
 @dataclass
@@ -61,10 +85,7 @@ class Story:
         self.daemon = self.make_daemon()
         await self.daemon.start()
         await asyncio.sleep(8.0)
-        deadline = self.now + FAULTY_SECONDS
-        while self.now < deadline:
-            await asyncio.sleep(self.rng.expovariate(1 / 4.0))
-            await self.something_happens()
+        await self.befall()
         await self.calm()
         self.check()
         await self.daemon.kill()
@@ -81,26 +102,14 @@ class Story:
 
     # --- what befalls them ---
 
-    async def something_happens(self) -> None:
-        happening = self.rng.choice(
-            [
-                self.human_comes,
-                self.human_comes,
-                self.human_comes,
-                self.human_goes,
-                self.human_dies,
-                self.worker_dies,
-                self.job_dies,
-                self.job_hangs,
-                self.second_dispatch,
-                self.rival_comes,
-                self.loose_agent,
-                self.avatar,
-                self.api_fault,
-                self.livekit_restarts,
-                self.daemon_restarts,
-            ]
-        )
+    async def befall(self) -> None:
+        deadline = self.now + FAULTY_SECONDS
+        while self.now < deadline:
+            await asyncio.sleep(self.rng.expovariate(1 / 4.0))
+            await self.happens(self.rng.choice((*HAPPENINGS, "human_comes", "human_comes")))
+
+    async def happens(self, what: str) -> None:
+        happening: Callable[[], Awaitable[None]] = getattr(self, what)
         await happening()
 
     async def human_comes(self) -> None:
@@ -251,6 +260,28 @@ class Story:
 
     def steps(self) -> int:
         return sum(isinstance(e, Reconciled) for e in self.events)
+
+
+@dataclass
+class Drawn(Story):
+    """What happens, and after how many seconds each, is given: so that a failure can be made smaller."""
+
+    happenings: list[tuple[str, float]] = field(default_factory=list)
+
+    async def befall(self) -> None:
+        for what, pause in self.happenings:
+            await asyncio.sleep(pause)
+            await self.happens(what)
+
+
+@pytest.mark.soak
+@hypothesis.settings(max_examples=times(test=40, soak=400))
+@hypothesis.given(
+    seed=st.integers(0, 2**32 - 1),
+    happenings=st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.floats(0.0, 20.0)), max_size=30),
+)
+def test_drawn_faults(seed: int, happenings: list[tuple[str, float]]) -> None:
+    run(Drawn(seed, happenings=[("human_comes", 0.0), *happenings]).play())
 
 
 def test_random_faults() -> None:
