@@ -31,7 +31,8 @@ from supervisor.process.variables import LAUNCH
 _FORK_TICKS = 2 * TICKS_PER_SECOND
 """Between naming a launch and its fork; a busy machine may well take a while."""
 _EXECUTING, _LOOK_AGAIN = 0.2, 0.002
-"""Seconds for which a process that has only just been started may show no environment yet."""
+"""Seconds for which a process that has only just been started may show no environment yet: in all, since
+the whole daemon waits meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,28 +95,29 @@ def _find_by_lock(spec: ProcessSpec, lock_path: Path, pidfile_path: Path) -> Fou
     table = read_table()
     record = pidfile.read(pidfile_path, spec.id)
     dead = record.launch if isinstance(record, pidfile.Record) else None
-    candidates = [p for p in lock.holders(lock_path) if p in table and _was_forked_by_us(table[p], spec)]
+    deadline = time.monotonic() + _EXECUTING
+    held_by = [pid for pid in lock.holders(lock_path) if pid in table]
+    candidates = [pid for pid in held_by if _was_forked_by_us(table[pid], spec, deadline)]
     for pid in _topmost(candidates, table):
         process = Pidfd.open(table[pid].identity)
-        launch = variable(_environment(pid), LAUNCH) or ""
+        launch = variable(_environment(pid, deadline), LAUNCH) or ""
         # Of a launch that the pidfile knows, the worker was another process, and this one is what it left.
         if process is not None and launch != dead and not process.has_exited():
             return Found(process, Launch(launch), has_pidfile=False)
     return None
 
 
-def _was_forked_by_us(stat: Stat, spec: ProcessSpec) -> bool:
+def _was_forked_by_us(stat: Stat, spec: ProcessSpec, deadline: float) -> bool:
     """The leader of its session, with our marks, from the moment that its launch is named after."""
-    block = _environment(stat.pid)
+    block = _environment(stat.pid, deadline)
     launch = variable(block, LAUNCH)
     if launch is None or not stat.is_alive or stat.session != stat.pid or not carrying(spec.marks)(block):
         return False
     return 0 <= stat.start_ticks - Launch(launch).ticks + 1 <= _FORK_TICKS
 
 
-def _environment(pid: int) -> bytes:
+def _environment(pid: int, deadline: float) -> bytes:
     """Of a holder of the lock: whoever is executing its program at this moment has none, and soon will."""
-    deadline = time.monotonic() + _EXECUTING
     while (block := environment(pid)) == b"" and time.monotonic() < deadline:
         time.sleep(_LOOK_AGAIN)
     return block or b""

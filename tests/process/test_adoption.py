@@ -15,7 +15,7 @@ import pytest
 from supervisor.core.ports import ExitStatus, ProcessSpec, SpawnFailed
 from supervisor.process import lock, pidfile
 from supervisor.process.host import PosixProcessHost
-from supervisor.process.procfs import read_stat
+from supervisor.process.procfs import environment, read_stat
 from tests.process.programs import (
     AGENT,
     DIE_BEFORE_PIDFILE,
@@ -123,6 +123,20 @@ async def test_fifty_are_adopted_within_a_second(bench: Bench, host: PosixProces
     adopted = [PosixProcessHost(bench.state).adopt(spec) for spec in specs]
     assert time.monotonic() - started < 1
     assert [handle.pid for handle in adopted if handle is not None] == pids
+
+
+async def test_many_holders_without_an_environment_are_waited_for_together(
+    bench: Bench, host: PosixProcessHost
+) -> None:
+    spec = bench.shell("for n in 1 2 3 4 5 6 7 8 9 10; do setsid env -i sleep 300 & done; sleep 300")
+    worker = host.spawn(spec)
+    await until_async(lambda: [environment(pid) for pid in lock.holders(bench.lock)].count(b"") == 10)
+    worker.signal(signal.SIGKILL)
+    await worker.wait()
+    started = time.monotonic()
+    assert host.adopt(spec) is None
+    assert time.monotonic() - started < 1
+    assert len(await host.clear_leftovers(spec)) >= 10
 
 
 def _hard_link(lock: Path) -> None:
