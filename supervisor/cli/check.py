@@ -19,6 +19,8 @@ from supervisor.cli.progress import Tell, untold
 from supervisor.cli.screen import print_error
 from supervisor.cli.text import count, plain
 from supervisor.config import AgentSettings, ConfigError, Settings, load
+from supervisor.config.document import parse
+from supervisor.config.load import MAX_BYTES
 
 _IMPORT = "import livekit.agents; print(livekit.agents.__version__)"
 _IMPORT_TIMEOUT = 60.0
@@ -80,38 +82,73 @@ def check_file(file: Path, environ: Mapping[str, str], *, online: bool, tell: Te
 
 def check_settings(file: Path, settings: Settings) -> list[Finding]:
     """Scripts and Python environments, and what this version does not do yet."""
+    places = _Places(file)
     return [
-        *_check_store(file, settings),
-        *_check_scripts(file, settings.agents),
-        *_check_environments(file, settings.agents),
+        *_check_store(places, settings),
+        *_check_spares(places, settings.agents),
+        *_check_scripts(places, settings.agents),
+        *_check_environments(places, settings.agents),
     ]
 
 
-def _check_store(file: Path, settings: Settings) -> list[Finding]:
+class _Places:
+    """Where in the file something stands."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = str(file)
+        try:
+            with file.open("rb") as opened:
+                text = opened.read(MAX_BYTES).decode("utf-8-sig")
+        except (OSError, UnicodeDecodeError):  # gone since it was read
+            text = ""
+        self._document = parse(text, {})
+
+    def error(self, message: str, *place: str | int) -> Finding:
+        return self._finding("error", message, place)
+
+    def warning(self, message: str, *place: str | int) -> Finding:
+        return self._finding("warning", message, place)
+
+    def _finding(self, severity: str, message: str, place: tuple[str | int, ...]) -> Finding:
+        return Finding(severity, self._file, self._document.line(place), _spelled(place), message)
+
+
+def _spelled(place: tuple[str | int, ...]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place).removeprefix(".")
+
+
+def _check_store(places: _Places, settings: Settings) -> list[Finding]:
+    """What ``run`` refuses."""
     if settings.store == "sqlite":
         return []
-    message = "is not shared yet: claims are kept on this host; see docs/several-hosts.md"
-    return [Finding("warning", str(file), None, "store", message)]
+    message = "this version supports sqlite only: leave it out; see docs/several-hosts.md"
+    return [places.error(message, "store")]
+
+
+def _check_spares(places: _Places, agents: Iterable[AgentSettings]) -> list[Finding]:
+    message = "has no effect in this version: a worker that died is replaced by a new one"
+    wanted = (index for index, agent in enumerate(agents) if agent.warm_spare)
+    return [places.warning(message, "agents", index, "warm_spare") for index in wanted]
 
 
 def _place(problem: object) -> tuple[str, int | None, str]:
     return (str(getattr(problem, "file", "")), getattr(problem, "line", None), getattr(problem, "key", ""))
 
 
-def _check_scripts(file: Path, agents: Iterable[AgentSettings]) -> list[Finding]:
+def _check_scripts(places: _Places, agents: Iterable[AgentSettings]) -> list[Finding]:
     found = []
     for index, agent in enumerate(agents):
         if agent.script is None:
             continue
-        key = f"agents[{index}].script"
+        place = ("agents", index, "script")
         try:
             tree = ast.parse(agent.script.read_bytes(), str(agent.script))
         except (OSError, SyntaxError, ValueError) as error:
-            found.append(Finding("error", str(file), None, key, f"cannot be read as Python: {plain(error)}"))
+            found.append(places.error(f"cannot be read as Python: {plain(error)}", *place))
             continue
         if _uses_threads(tree):
             message = "uses the thread executor: a job that hangs cannot be ended alone, and costs the worker"
-            found.append(Finding("warning", str(file), None, key, message))
+            found.append(places.warning(message, *place))
     return found
 
 
@@ -125,18 +162,19 @@ def _uses_threads(tree: ast.AST) -> bool:
     )
 
 
-def _check_environments(file: Path, agents: Iterable[AgentSettings]) -> list[Finding]:
+def _check_environments(places: _Places, agents: Iterable[AgentSettings]) -> list[Finding]:
     """Each agent's Python must import livekit-agents; each Python is asked once."""
-    users: dict[Path, int] = {}
+    users: dict[Path, list[int]] = {}
     for index, agent in enumerate(agents):
         if agent.script is not None:
-            users.setdefault(agent.python or Path(sys.executable), index)
+            users.setdefault(agent.python or Path(sys.executable), []).append(index)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(_imports_agents, users))
     return [
-        Finding("error", str(file), None, f"agents[{first}].python", f"{python}: {problem}")
-        for (python, first), problem in zip(users.items(), answers, strict=True)
+        places.error(f"{python}: {problem}", "agents", index, "python")
+        for (python, indices), problem in zip(users.items(), answers, strict=True)
         if problem is not None
+        for index in indices
     ]
 
 
@@ -176,5 +214,5 @@ async def _check_livekit(file: Path, settings: Settings) -> list[Finding]:
     finally:
         await client.aclose()
     if isinstance(answer, Failed):
-        return [Finding("error", str(file), None, "livekit", f"{livekit.url}: {plain(answer.message)}")]
+        return [_Places(file).error(f"{livekit.url}: {plain(answer.message)}", "livekit")]
     return []

@@ -176,7 +176,7 @@ class AgentSettings(Section):
     memory_limit: Size = 0
     """For the whole process tree; 0: none."""
     warm_spare: Switch = False
-    """Keep a second worker started, to take over when the first one dies."""
+    """Keep a second worker started, to take over when the first one dies; no effect in this version yet."""
 
     @model_validator(mode="before")
     @classmethod
@@ -283,7 +283,7 @@ class Settings(Section):
     rooms: RoomsSettings = RoomsSettings()
     http: HttpSettings = HttpSettings()
     store: Store = Field(default="sqlite", repr=False)
-    """`sqlite`, or `redis://host:port/db` when several hosts share the rooms."""
+    """`sqlite`; this version refuses `redis://host:port/db`, meant for several hosts that share the rooms."""
     history: HistorySettings = HistorySettings()
     paths: PathSettings
     log: LogSettings = LogSettings()

@@ -132,12 +132,45 @@ def test_the_thread_executor_is_a_warning(write: Write, tmp_path: Path) -> None:
     assert "warning: uses the thread executor" in messages(report)
 
 
-def test_a_store_that_is_not_shared_yet_is_a_warning(write: Write) -> None:
+def test_what_run_refuses_is_an_error(
+    write: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from supervisor.cli.app import main
+
     file = write()
     file.write_text(f"{file.read_text()}store: redis://127.0.0.1:6379/0\n")
+    line = len(file.read_text().splitlines())
+    assert messages(check(file)).startswith(f"{file}:{line}: store: this version supports sqlite only")
+    for command in ("check", "run"):
+        monkeypatch.setattr(sys, "argv", ["livekit-supervisor", command, "--config", str(file)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2
+        assert "supports sqlite only" in capsys.readouterr().err
+
+
+def test_a_spare_that_is_not_kept_yet_is_a_warning(write: Write) -> None:
+    file = write("script: worker.py\n    warm_spare: true")
     report = check(file)
     assert report.good
-    assert "warning: is not shared yet" in messages(report)
+    assert messages(report).startswith(f"{file}:5: agents[0].warm_spare: warning: has no effect")
+
+
+def test_each_problem_has_its_line(write: Write, tmp_path: Path) -> None:
+    bare = interpreter(tmp_path / "bare", "exit 1")
+    file = write(f"script: worker.py\n    python: {bare}", url=f"ws://127.0.0.1:{free_port()}")
+    others = f"  - {{id: two, script: broken.py, python: {bare}}}\n  - {{id: three, script: threads.py}}\n"
+    (tmp_path / "broken.py").write_text("def broken(:\n")
+    (tmp_path / "threads.py").write_text("x = JobExecutorType.THREAD\n")
+    file.write_text(file.read_text().replace("paths:", f"{others}paths:"))
+    told = [(f.line, f.key) for f in check(file, online=True).findings if f.key != "agents[2].python"]
+    assert told == [
+        (7, "agents[1].script"),
+        (8, "agents[2].script"),
+        (5, "agents[0].python"),
+        (7, "agents[1].python"),
+        (1, "livekit"),
+    ]
 
 
 def test_a_command_that_is_not_there(write: Write) -> None:
