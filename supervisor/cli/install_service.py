@@ -6,6 +6,7 @@ One rule: without ``--write`` nothing is touched, and what is shown is exactly w
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import sys
@@ -33,6 +34,10 @@ DIRECTORIES = {
 """What systemd gives to the service of the machine."""
 
 STOP_MARGIN = 20.0
+_REFERENCE = re.compile(r"(?<!\$)\$\{([A-Za-z_][A-Za-z0-9_]*)")
+_OF_THE_SHELL = frozenset({"XDG_STATE_HOME"})
+"""Decides where files are, and a user's systemd does not know of it."""
+
 _HOMES = ("/home", "/root", "/run/user")
 
 
@@ -70,13 +75,14 @@ def plan(
     command = program or own_program()
     if user:
         return _user_plan(file, command, environ)
-    settings = load_settings(file, {**environ, **_variables(root), **DIRECTORIES})
+    variables = _variables(root / "etc/livekit-supervisor/environment")
+    settings = load_settings(file, {**environ, **variables, **DIRECTORIES})
     return Plan(
         (
             Unit(root / f"etc/systemd/system/{NAME}.service", _system_unit(file, command, settings)),
             Unit(root / f"etc/sysusers.d/{NAME}.conf", template(f"{NAME}.sysusers")),
         ),
-        tuple(_notes(file, command, settings, environ)),
+        tuple(_notes(file, command, settings, environ, variables)),
         (
             "systemd-sysusers",
             f"install -d -m 0750 -g {SERVICE_USER} {ETC}",
@@ -87,10 +93,10 @@ def plan(
     )
 
 
-def _variables(root: Path) -> Mapping[str, str]:
+def _variables(file: Path) -> Mapping[str, str]:
     """Those that systemd will give to the service."""
     try:
-        return EnvFile.read(root / "etc/livekit-supervisor/environment").variables
+        return EnvFile.read(file).variables
     except OSError:
         return {}
     except FileProblems as error:
@@ -170,13 +176,17 @@ def _system_unit(file: Path, program: str, settings: Settings) -> str:
 
 
 def _user_plan(file: Path, program: str, environ: Mapping[str, str]) -> Plan:
-    settings = load_settings(file, environ)
+    home = Path(environ.get("HOME") or Path.home())
+    environment = home / ".config" / NAME / "environment"
+    variables = _variables(environment)
+    settings = load_settings(file, {**environ, **variables})
     text = _filled_in(template(f"{NAME}.user.service"), file, program)
     text = _set(text, "TimeoutStopSec", _stop_seconds(settings))
-    home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or Path.home()) / ".config")
+    text = _add_after(text, "ExecStart", f"EnvironmentFile=-%h/.config/{NAME}/environment")
+    units = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "systemd/user"
     return Plan(
-        (Unit(home / f"systemd/user/{NAME}.service", text),),
-        (),
+        (Unit(units / f"{NAME}.service", text),),
+        tuple(_user_notes(file, settings, environ, variables, environment)),
         (
             "systemctl --user daemon-reload",
             f"systemctl --user enable --now {NAME}",
@@ -218,22 +228,53 @@ def _needed(file: Path, settings: Settings) -> list[Path]:
 # --- what the operator has to see to --------------------------------------------------------------------
 
 
-def _notes(file: Path, program: str, settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+def _notes(
+    file: Path,
+    program: str,
+    settings: Settings,
+    environ: Mapping[str, str],
+    variables: Mapping[str, str],
+) -> Iterator[str]:
     yield from _unreadable([Path(program), *_needed(file, settings)])
-    yield from _open_secrets(settings)
+    yield from _open_secrets(
+        ETC / "environment", ETC / "livekit-api-secret", settings.livekit.api_secret_file
+    )
     outside = _outside(settings)
     if outside:
         yield f"paths: {', '.join(map(str, outside))} must belong to user {SERVICE_USER}, mode 0700"
-    if load_settings(file, {**environ, **_variables(Path("/"))}).paths != settings.paths:
-        directories = list(DIRECTORIES.values())
+    yield from _elsewhere(settings, load_settings(file, {**environ, **variables}))
+    yield from _lacking(file, environ, {*variables, "CREDENTIALS_DIRECTORY"}, ETC / "environment")
+
+
+def _user_notes(
+    file: Path,
+    settings: Settings,
+    environ: Mapping[str, str],
+    variables: Mapping[str, str],
+    environment: Path,
+) -> Iterator[str]:
+    """It runs as whoever asks, who may read what is needed."""
+    yield from _open_secrets(environment, settings.livekit.api_secret_file)
+    services = {name: value for name, value in environ.items() if name not in _OF_THE_SHELL}
+    yield from _elsewhere(load_settings(file, {**services, **variables}), settings)
+    yield from _lacking(file, environ, {*variables, "XDG_RUNTIME_DIR", "USER", "LOGNAME"}, environment)
+
+
+def _elsewhere(services: Settings, typed: Settings) -> Iterator[str]:
+    paths = services.paths
+    if paths != typed.paths:
         yield (
             "commands typed by hand look elsewhere than the service writes; put into the configuration: "
-            f"paths: {{state: {directories[0]}, runtime: {directories[1]}, logs: {directories[2]}}}"
+            f"paths: {{state: {paths.state}, runtime: {paths.runtime}, logs: {paths.logs}}}"
         )
-    used = {name for name in environ if f"${{{name}" in file.read_text(encoding="utf-8")}
-    lacking = sorted(used - {"HOME", "PATH", "CREDENTIALS_DIRECTORY"})
+
+
+def _lacking(file: Path, environ: Mapping[str, str], there: set[str], environment: Path) -> Iterator[str]:
+    """What this command has filled in from variables that the service does not have."""
+    used = set(_REFERENCE.findall(file.read_text(encoding="utf-8"))) & environ.keys()
+    lacking = sorted(used - there - {"HOME", "PATH"})
     if lacking:
-        yield f"the service does not have your variables: put {', '.join(lacking)} into {ETC}/environment"
+        yield f"the service does not have your variables: put {', '.join(lacking)} into {environment}"
 
 
 def _unreadable(paths: list[Path]) -> Iterator[str]:
@@ -252,8 +293,7 @@ def _open_to_all(path: Path) -> bool:
     return bool(mode & (stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH))
 
 
-def _open_secrets(settings: Settings) -> Iterator[str]:
-    files = [ETC / "environment", ETC / "livekit-api-secret", settings.livekit.api_secret_file]
+def _open_secrets(*files: Path | None) -> Iterator[str]:
     for path in dict.fromkeys(p for p in files if p is not None):
         try:
             mode = stat.S_IMODE(os.stat(path).st_mode)

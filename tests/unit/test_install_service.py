@@ -62,7 +62,42 @@ def test_the_file_of_a_user(write: Write) -> None:
     assert str(made.units[0].path) == "/home/somebody/.config/systemd/user/livekit-supervisor.service"
     lines = unit(made)
     assert "WantedBy=default.target" in lines
+    assert "EnvironmentFile=-%h/.config/livekit-supervisor/environment" in lines
+    assert made.notes == ()
     assert not [line for line in lines if line.startswith(("User=", "ProtectSystem="))]
+
+
+@pytest.mark.parametrize("user", [False, True])
+def test_variables_that_the_service_lacks(write: Write, tmp_path: Path, user: bool) -> None:
+    """The command has them; systemd gives the service a bare environment and one file."""
+    file = write(secret="api_secret: '${LK_SECRET}${LK:-}$${LITERAL}'")
+    environ = {"HOME": str(tmp_path), "LK_SECRET": "s", "LK_SEC": "no", "LITERAL": "no", "PATH": "/bin"}
+
+    def made() -> Plan:
+        return install_service.plan(file, environ, user=user, program="/usr/bin/true", root=tmp_path / "root")
+
+    environment = tmp_path / ".config/livekit-supervisor/environment" if user else None
+    told = f"put LK_SECRET into {environment or '/etc/livekit-supervisor/environment'}"
+    assert [n for n in made().notes if "your variables" in n] == [
+        f"the service does not have your variables: {told}"
+    ]
+    environment = environment or tmp_path / "root/etc/livekit-supervisor/environment"
+    environment.parent.mkdir(parents=True)
+    environment.write_text("LK_SECRET=another\n")
+    environment.chmod(0o644)
+    environ.pop("LK_SECRET")
+    assert not [n for n in made().notes if "your variables" in n]
+    if user:
+        assert made().notes == (f"{environment} holds secrets and has mode 0644: chmod 0600 {environment}",)
+
+
+def test_a_users_shell_that_keeps_its_state_elsewhere(write: Write, tmp_path: Path) -> None:
+    environ = {"HOME": "/home/somebody", "XDG_STATE_HOME": "/elsewhere", "XDG_RUNTIME_DIR": "/run/user/1"}
+    file = write(paths="")
+    [note] = install_service.plan(file, environ, user=True, program="/usr/bin/true").notes
+    assert "look elsewhere" in note
+    assert "state: /home/somebody/.local/state/livekit-supervisor, runtime: /run/user/1/" in note
+    assert install_service.plan(write(), environ, user=True, program="/usr/bin/true").notes == ()
 
 
 @pytest.mark.parametrize(("stop", "seconds"), [("{drain: 1h, kill: 10s}", 3630), ("{drain: 0, kill: 0}", 20)])
