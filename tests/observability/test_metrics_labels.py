@@ -42,7 +42,7 @@ MOVED: dict[tuple[str, str], dict[str, str]] = {
         "signal": f"{EFFECTS}::restarts_are_counted_by_reason",
         "oom": "process/test_oom.py::test_a_whole_daemon_says_that_it_was_memory",
         "hung": f"{FAILURES}::test_a_stopped_worker_is_replaced",
-        "startup_timeout": f"{EFFECTS}::restarts_are_counted_by_reason",
+        "startup_timeout": f"{EFFECTS}::test_workers",
         "memory_limit": f"{EFFECTS}::test_workers",
         "livekit_lost": f"{EFFECTS}::a_worker_waits_for_livekit",
         "config": f"{EFFECTS}::reloads_are_counted",
