@@ -199,7 +199,7 @@ class JobGuard:
                 self._validate(census.agents)
             self._census = census
             self._connection.send(census)
-        self._presence.seen(set(humans))
+        self._presence.seen(humans)
 
     def _validate(self, agents: tuple[str, ...]) -> None:
         if len(agents) == 1:
@@ -225,8 +225,7 @@ class JobGuard:
         log.logger.info(log.HUMAN_GONE, extra=self._extra(seconds=self._presence.grace))
         self._report("human_gone")
 
-    def _human_returned(self, was_lost: bool) -> None:
-        identity = self._humans()[0]
+    def _human_returned(self, identity: str, was_lost: bool) -> None:
         self._report("human_returned", identity=identity)
         if self._sessions.all_closed:
             # The script has ended its session itself: only a new job can serve this human.
@@ -234,6 +233,7 @@ class JobGuard:
             return
         log.logger.info(log.REUSING_SESSION, extra=self._extra(human=identity))
         self._sessions.resume(identity)
+        self._subscriptions.take_over(identity)
         self._report("session_reused", identity=identity)
         if not was_lost:
             self._spawn(self._reset())

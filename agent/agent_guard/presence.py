@@ -4,13 +4,13 @@ One rule: the time runs only while we can see that nobody is there; a connection
 nothing, and a job that still waits for its first human is never ended by it.
 
 Who is missing after such a time was *lost* with the connection, and did not leave: the conversation goes
-on where it was when they are back.
+on where it was when they are back.  Whoever comes in their place begins a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection
 from enum import Enum
 
 
@@ -25,11 +25,13 @@ class HumanState(Enum):
 
 
 class Presence:
+    """``on_returned`` is told whom the job is for now, and whether that one was only lost."""
+
     def __init__(
         self,
         grace: float,
         on_gone: Callable[[], None],
-        on_returned: Callable[[bool], None],
+        on_returned: Callable[[str, bool], None],
         on_over: Callable[[], None],
     ) -> None:
         self.grace = grace
@@ -39,6 +41,8 @@ class Presence:
         self._on_over = on_over
         self._draining = False
         self._lost = False
+        self._known: frozenset[str] = frozenset()
+        """The last who were here."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -46,10 +50,10 @@ class Presence:
         """A human has been here, and whoever comes back in time is waited for."""
         return self.state in (HumanState.HERE, HumanState.GONE)
 
-    def seen(self, humans: Set[str]) -> None:
+    def seen(self, humans: Collection[str]) -> None:
         """The humans in the room at this moment, seen over a connection that is up."""
         if humans:
-            self._somebody()
+            self._somebody(humans)
         elif self.state is HumanState.HERE:
             self.state = HumanState.GONE
             self._on_gone()
@@ -72,14 +76,20 @@ class Presence:
         self._stop()
         self.state = HumanState.OVER
 
-    def _somebody(self) -> None:
+    def _somebody(self, humans: Collection[str]) -> None:
         self._stop()
-        was_lost, self._lost = self._lost, False
-        if self.state is HumanState.GONE:
+        known = [who for who in humans if who in self._known]
+        missing = self._known.difference(humans)
+        found, self._lost = self._lost and bool(known), False
+        self._known = frozenset(humans)
+        if self.state is HumanState.AWAITED:
             self.state = HumanState.HERE
-            self._on_returned(was_lost)
-        elif self.state is HumanState.AWAITED:
+        elif self.state is HumanState.GONE or (
+            # Another one at once, or one of several, whom the session may not have been for.
+            self.state is HumanState.HERE and (not known or (found and missing))
+        ):
             self.state = HumanState.HERE
+            self._on_returned(next(iter(known or humans)), found)
 
     def _awaited_while_draining(self) -> bool:
         return self._draining and self.state is HumanState.AWAITED

@@ -73,11 +73,15 @@ class Sessions:
         return True
 
     def resume(self, identity: str) -> None:
-        """A human is back: every running session is theirs, and no close is due any more."""
+        """A human is back: no close is due any more, and every running session whose own human is not
+        there is theirs.
+        """
+        humans = self._humans()
         for kept in self._kept:
             kept.put_off = None
             if kept.running:
-                _link(kept.session, identity)
+                own = _linked(kept.session)
+                _link(kept.session, own if own in humans else identity)
 
     async def reset(self) -> None:
         for kept in self._kept:
@@ -107,6 +111,14 @@ def _link(session: AgentSession[Any], identity: str) -> None:
         session.room_io.set_participant(identity)
     except RuntimeError:
         return  # started without a room: its input and output are the script's own
+
+
+def _linked(session: AgentSession[Any]) -> str:
+    try:
+        participant = session.room_io.linked_participant
+    except RuntimeError:
+        return ""
+    return participant.identity if participant is not None else ""
 
 
 async def _reset(kept: _Kept) -> None:

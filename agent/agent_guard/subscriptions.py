@@ -1,8 +1,9 @@
 """Sees to it that an agent hears its caller again after LiveKit has restarted.
 
 After a full reconnection the SDK now and then never subscribes to a track that was published at just that
-moment: the agent is in the room, alive, and deaf.  One rule: only what the script was subscribed to before is
-asked for anew, so that a script that does not want a track is not given it.
+moment: the agent is in the room, alive, and deaf.  One rule: only what the script was subscribed to before,
+of the same human or of those in whose place another one came, is asked for anew, so that a script that does
+not want a track is not given it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ class Subscriptions:
     def close(self) -> None:
         for task in self._asking:
             task.cancel()
+
+    def take_over(self, identity: str) -> None:
+        """The agent is this human's now: of somebody new the script wants what it wanted of those before."""
+        if any(known == identity for known, _ in self._wanted):
+            return
+        self._wanted |= {(identity, source) for _, source in self._wanted}
+        who = self._room.remote_participants.get(identity)
+        if who is not None:
+            for publication in who.track_publications.values():
+                self._published(publication, who)
 
     def _subscribed(
         self, _track: rtc.Track, publication: rtc.RemoteTrackPublication, who: rtc.RemoteParticipant

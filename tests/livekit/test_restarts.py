@@ -22,6 +22,7 @@ pytestmark = pytest.mark.soak
 
 RESTARTS = times(test=1, soak=10)
 KILLS = times(test=2, soak=25)
+CALLERS = times(test=2, soak=6)
 LONGEST_DOWN = times(test=3, soak=10)
 WITHIN = 10.0
 
@@ -89,6 +90,38 @@ async def test_kills_without_down_time_leave_no_agent_deaf(
         print(f"{noticed} of {KILLS} restarts were noticed as such")
     finally:
         await subject.close()
+
+
+@pytest.mark.timeout(60 + 30 * CALLERS)
+async def test_another_human_after_a_restart_is_heard_and_begins_anew(
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+) -> None:
+    """The agent comes back to a room where its human has been replaced while it could not see."""
+    port = free_port()
+    server = await asyncio.to_thread(
+        make_livekit_server, webhook_urls=(f"http://127.0.0.1:{port}/livekit/webhook",)
+    )
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server, port=port)
+    await subject.start()
+    try:
+        async with contextlib.AsyncExitStack() as call:
+            await _talks(subject, call, "caller-0")
+            for number in range(1, CALLERS):
+                await asyncio.to_thread(server.kill)
+                await call.aclose()
+                await asyncio.sleep(1)
+                await asyncio.to_thread(server.start)
+                await _talks(subject, call, f"caller-{number}")
+                assert subject.log.read_text().count('"report": "state_reset"') == number, subject.tail()
+        assert await subject.metric("dispatches_total", {"outcome": "created"}) == 1
+    finally:
+        await subject.close()
+
+
+async def _talks(subject: Supervised, call: contextlib.AsyncExitStack, identity: str) -> None:
+    human = await call.enter_async_context(subject.human("room", identity))
+    human.talk()
+    assert await human.wait_settled(20, steady=4.0), f"{identity}\n{subject.tail()}"
 
 
 GRACE = 4.0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Collection
 
 import pytest
 
 from agent_guard.presence import HumanState, Presence
 
-ALICE, BOB, NOBODY = frozenset({"alice"}), frozenset({"bob"}), frozenset[str]()
+ALICE, BOB, NOBODY = ("alice",), ("bob",), ()
+BOTH = (*ALICE, *BOB)
 SHORT, LONG = 0.02, 60.0
 
 
@@ -22,11 +23,11 @@ class Job:
         self.presence = Presence(
             grace,
             on_gone=lambda: self.told.append("gone"),
-            on_returned=lambda lost: self.told.append("found" if lost else "returned"),
+            on_returned=lambda who, lost: self.told.append(f"{who} {'found' if lost else 'returned'}"),
             on_over=self._over,
         )
 
-    def see(self, *humans: Set[str]) -> Job:
+    def see(self, *humans: Collection[str]) -> Job:
         for seen in humans:
             self.presence.seen(seen)
         return self
@@ -52,11 +53,17 @@ async def test_a_return_under_the_same_or_another_name_keeps_it() -> None:
     for back in (ALICE, BOB):
         job = Job(SHORT).see(ALICE, NOBODY, back)
         assert not await job.ends()
-        assert job.told == ["gone", "returned"]
+        assert job.told == ["gone", f"{back[0]} returned"]
+
+
+async def test_who_takes_a_humans_place_between_two_looks_is_told_as_a_return() -> None:
+    job = Job(SHORT).see(ALICE, BOB)
+    assert not await job.ends()
+    assert job.told == ["bob returned"]
 
 
 async def test_only_the_last_human_counts() -> None:
-    job = Job(SHORT).see(ALICE, ALICE | BOB, BOB)
+    job = Job(SHORT).see(ALICE, BOTH, BOB)
     assert not await job.ends()
     assert job.told == []
 
@@ -89,9 +96,9 @@ async def test_who_was_lost_with_the_connection_did_not_leave() -> None:
     job = Job(LONG).see(ALICE)
     job.presence.blind()
     job.see(NOBODY, ALICE)
-    assert job.told == ["gone", "found"]
+    assert job.told == ["gone", "alice found"]
     job.see(NOBODY, ALICE)
-    assert job.told == ["gone", "found", "gone", "returned"]
+    assert job.told == ["gone", "alice found", "gone", "alice returned"]
     job.presence.end()
 
 
@@ -99,7 +106,46 @@ async def test_who_is_still_there_after_a_reconnection_is_not_lost_later() -> No
     job = Job(LONG).see(ALICE)
     job.presence.blind()
     job.see(ALICE, NOBODY, ALICE)
-    assert job.told == ["gone", "returned"]
+    assert job.told == ["gone", "alice returned"]
+
+
+async def test_somebody_else_after_a_lost_connection_does_not_go_on_where_the_lost_one_was() -> None:
+    seen = Job(LONG).see(ALICE)
+    seen.presence.blind()
+    seen.see(NOBODY, BOB)
+    assert seen.told == ["gone", "bob returned"]
+    unseen = Job(LONG).see(ALICE)
+    unseen.presence.blind()
+    unseen.see(BOB, BOB)
+    assert unseen.told == ["bob returned"]
+
+
+async def test_who_was_lost_goes_before_somebody_else() -> None:
+    for here in (BOTH, BOB + ALICE):
+        job = Job(LONG).see(ALICE)
+        job.presence.blind()
+        job.see(NOBODY, here)
+        assert job.told == ["gone", "alice found"]
+
+
+async def test_of_two_who_were_lost_the_one_who_is_back_is_told() -> None:
+    """The session may have been the other one's."""
+    for seen in ([BOB], [BOB, BOTH]):
+        job = Job(LONG).see(BOTH)
+        job.presence.blind()
+        job.see(*seen)
+        assert job.told == ["bob found"]
+    unchanged = Job(LONG).see(BOTH)
+    unchanged.presence.blind()
+    assert unchanged.see(BOTH).told == []
+
+
+async def test_a_first_human_is_no_return_whatever_was_out_of_sight() -> None:
+    job = Job(LONG).see(NOBODY)
+    job.presence.blind()
+    job.see(NOBODY, ALICE)
+    assert job.told == []
+    assert job.presence.state is HumanState.HERE
 
 
 async def test_a_drained_job_ends_as_soon_as_the_human_is_gone() -> None:
@@ -127,7 +173,7 @@ async def test_a_drained_job_waits_for_a_first_human_no_longer_than_the_grace() 
 
 
 @pytest.mark.parametrize("then", [NOBODY, ALICE])
-async def test_nothing_follows_the_end(then: frozenset[str]) -> None:
+async def test_nothing_follows_the_end(then: tuple[str, ...]) -> None:
     job = Job(SHORT).see(ALICE, NOBODY)
     assert await job.ends()
     job.presence.drain()
