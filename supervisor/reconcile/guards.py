@@ -76,7 +76,7 @@ class GuardDesk:
         if peer.pid != root and not self._watch.in_tree(peer.pid, root, worker.spec.process.marks):
             return Refusal("not in the tree of that agent's worker", agent_id)
         session: _WorkerSession | _JobSession | Refusal
-        match message.get("role"):
+        match text(message, "role"):
             case "worker":
                 session = self._worker_hello(peer, worker)
             case "job":

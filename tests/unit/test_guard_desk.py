@@ -110,6 +110,13 @@ async def test_what_cannot_be_right_is_refused(wrong: dict[str, object], stage: 
     assert stage.daemon.book.table.all() == ()
 
 
+async def test_a_refusal_repeats_no_more_than_a_text_may_have(stage: Stage) -> None:
+    for role in ("x" * 60_000, ["x" * 60_000], "nobody"):
+        _, refused = stage.hello(PIDS[TREE], role=role, agent_id=TREE)
+        assert isinstance(refused, Refusal)
+        assert len(refused.reason) < 100
+
+
 async def test_no_worker_gives_back_what_was_granted_to_another(stage: Stage) -> None:
     _, tree = stage.worker(TREE)
     _, quiet = stage.worker(QUIET)
