@@ -284,6 +284,7 @@ def conflicts(
     """What was put right, when, how, and how long it took."""
     from supervisor.cli import rooms_view
     from supervisor.cli.since import parse
+    from supervisor.store.sqlite import CONFLICTS_LIMIT
 
     client, moment = _client(context), parse(since, time.time())
     with _waiting():
@@ -292,6 +293,8 @@ def conflicts(
         print_json(document)
     else:
         console().print(rooms_view.render_conflicts(document))
+    if len(document["conflicts"]) == CONFLICTS_LIMIT:
+        print_error(f"only the last {CONFLICTS_LIMIT:,} are shown; older ones since then are left out")
 
 
 @app.command(rich_help_panel=LOOKING, epilog="Example: `livekit-supervisor logs -f Agent_66`")

@@ -6,6 +6,7 @@ One rule: whatever is missing here is a finding, never the end of the diagnosis.
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import re
 import stat
 import time
@@ -22,8 +23,9 @@ from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
 from supervisor.cli.documents import Status
 from supervisor.cli.errors import CliError
 from supervisor.cli.locate import Installation, locate
+from supervisor.cli.settings import load
 from supervisor.cli.text import count, plain
-from supervisor.config import ConfigError, Settings, load
+from supervisor.config import ConfigError, Settings
 
 T = TypeVar("T")
 
@@ -132,11 +134,18 @@ def _tell_modes(file: Path, settings: Settings, notes: Notes) -> None:
 
 def _secret_in(file: Path, settings: Settings) -> bool:
     """Whether a secret stands in the file itself; that of a LiveKit on loopback is of no use elsewhere."""
-    if urlsplit(settings.livekit.url).hostname in ("127.0.0.1", "localhost", "::1"):
+    if is_loopback(urlsplit(settings.livekit.url).hostname or ""):
         return False
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return settings.livekit.api_secret.get_secret_value() in file.read_text(encoding="utf-8")
     return False
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _mode(path: Path) -> int | None:

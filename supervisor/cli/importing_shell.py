@@ -5,6 +5,7 @@ One rule: conditions and loops are not followed; a line that starts a worker cou
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -109,7 +110,10 @@ class _Shell:
             self.workers.append(worker)
 
     def _path(self, text: str) -> Path:
-        return self._cwd / Path(text.strip("\"'")).expanduser()
+        path = Path(text.strip("\"'"))
+        with contextlib.suppress(RuntimeError):  # the home of nobody here
+            path = path.expanduser()
+        return self._cwd / path
 
 
 def _words(text: str) -> list[str]:

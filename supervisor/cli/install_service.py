@@ -16,7 +16,7 @@ from pathlib import Path
 
 from supervisor.cli.documents import VERSION
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.cli.settings import load_settings
+from supervisor.cli.settings import NO_HOME, load_settings
 from supervisor.config import Settings
 from supervisor.config.env_file import EnvFile
 from supervisor.config.problems import FileProblems
@@ -175,8 +175,15 @@ def _system_unit(file: Path, program: str, settings: Settings) -> str:
     return text
 
 
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        raise CliError(NO_HOME, ExitCode.USAGE) from error
+
+
 def _user_plan(file: Path, program: str, environ: Mapping[str, str]) -> Plan:
-    home = Path(environ.get("HOME") or Path.home())
+    home = _home(environ)
     environment = home / ".config" / NAME / "environment"
     variables = _variables(environment)
     settings = load_settings(file, {**environ, **variables})

@@ -15,9 +15,11 @@ from pydantic_core import ErrorDetails
 
 from supervisor.cli.errors import CliError, ExitCode
 from supervisor.cli.references import Reference
+from supervisor.cli.settings import NO_HOME
 from supervisor.cli.text import plain
 from supervisor.config import PathSettings
 from supervisor.config.document import Document, parse
+from supervisor.config.load import MAX_BYTES
 from supervisor.config.types import Surroundings
 
 
@@ -49,7 +51,11 @@ def locate(file: Path, environ: Mapping[str, str]) -> Installation:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+        if len(content) <= MAX_BYTES:
+            return content.decode("utf-8-sig")
+        message = "is larger than 1 MiB"
     except FileNotFoundError:
         message = "no such configuration file; name one with --config FILE or LIVEKIT_SUPERVISOR_CONFIG"
     except UnicodeDecodeError:
@@ -75,6 +81,8 @@ def _paths(file: Path, document: Document, given: object, environ: Mapping[str, 
             for place in [("paths", *details["loc"])]
         ]
         raise CliError("\n".join(lines), ExitCode.USAGE) from error
+    except RuntimeError as error:  # Path.home()
+        raise CliError(_problem(file, None, "paths", NO_HOME), ExitCode.USAGE) from error
 
 
 def _message(details: ErrorDetails) -> str:

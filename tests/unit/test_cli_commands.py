@@ -196,6 +196,33 @@ def test_status_watch_goes_on_until_interrupted(
     assert [json.loads(line) for line in outcome.out.splitlines()] == [STATUS] * 3
 
 
+# --- a configuration that is none -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["status", "check", "run", "diagnose"])
+def test_a_file_without_end(run: Run, command: str) -> None:
+    outcome = run("--config", "/dev/zero", command)
+    assert outcome.code == (1 if command == "diagnose" else 2)
+    assert "is larger than 1 MiB" in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize("command", ["status", "check", "run", "diagnose", "install-service"])
+def test_a_user_without_a_home(run: Run, config: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """As in a container that runs as a number."""
+
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    config.write_text(config.read_text().partition("paths:")[0])
+    for name in ("HOME", "XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    arguments = ("--user", "--program", "/bin/true") if command == "install-service" else ()
+    outcome = run(command, *arguments)
+    assert outcome.code == (1 if command == "diagnose" else 2)
+    assert "set HOME" in outcome.out + outcome.err
+
+
 # --- rooms and conflicts ------------------------------------------------------------------------------
 
 
@@ -233,6 +260,18 @@ def test_conflicts(run: Run, daemon: Daemon) -> None:
     assert run("conflicts", "--json").document == daemon.conflicts
     daemon.conflicts["conflicts"] = []
     assert run("conflicts").out == "No conflicts in that time.\n"
+
+
+def test_conflicts_that_are_left_out_are_told_beside_the_document(run: Run, daemon: Daemon) -> None:
+    [conflict] = daemon.conflicts["conflicts"]
+    for number, told in (
+        (999, ""),
+        (1_000, "only the last 1,000 are shown; older ones since then are left out\n"),
+    ):
+        daemon.conflicts["conflicts"] = [conflict] * number
+        outcome = run("conflicts", "--since", "7d", "--json")
+        assert (outcome.document, outcome.err) == (daemon.conflicts, told)
+        assert run("conflicts").err == told
 
 
 def test_conflicts_since_is_asked_in_unix_seconds(

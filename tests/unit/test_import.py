@@ -405,6 +405,8 @@ def test_in_a_unit_of_the_machine_it_is_roots_home(old: Old) -> None:
 
 
 def test_a_home_that_nobody_knows(old: Old) -> None:
+    old.write("start.sh", "cd ~nobody-of-that-name/voice\ncd HERE\n.venv/bin/python agent.py start\n")
+    assert old.agent("start.sh").script == old.folder / "agent.py"
     old.write("voice.service", UNIT_AT_HOME)
     with pytest.raises(CliError, match="whose home %h is, is not known"):
         old.imported("voice.service")
