@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from supervisor.cli.diagnose_daemon import PREFIX
 from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
-from supervisor.cli.diagnose_situation import metrics
+from supervisor.cli.diagnose_situation import is_loopback, metrics
 from supervisor.cli.text import count, plain, span
-from supervisor.config import Settings
+from supervisor.config import Address, Settings
 from supervisor.core.model import Room, Unknown
 from supervisor.core.ports import Failed, RequestOutcome
 from supervisor.events import EventBus
@@ -29,6 +30,7 @@ CLOCK_SECONDS = 5.0
 TOKEN_LEEWAY = 60.0
 GRACE_MARGIN = 3.0
 WEBHOOK_SECONDS = 3.0
+_WEBHOOK_PORT = 9106
 
 LIVE_READS = """\
 # livekit.yaml
@@ -282,12 +284,18 @@ async def _tell_probed_webhooks(settings: Settings, before: float, notes: Notes)
 
 
 def webhook_lines(settings: Settings) -> str:
-    """What livekit.yaml lacks; the address is the one that we listen on."""
-    listen = settings.http.webhook_listen or settings.http.listen
+    """What livekit.yaml lacks; the address is the one that we listen on, or should."""
+    listen, ours = settings.http.webhook_listen or settings.http.listen, ""
+    if is_loopback(listen.host) and not is_loopback(urlsplit(settings.livekit.url).hostname or ""):
+        listen = Address("0.0.0.0", _WEBHOOK_PORT)
+        ours = (
+            "# config.yaml, read at the start: LiveKit is on another host, and does not reach loopback here\n"
+            f"http:\n  webhook_listen: {listen}\n"
+        )
     host = "THIS_HOST" if listen.host in ("0.0.0.0", "::") else str(listen).rpartition(":")[0]
     key = settings.livekit.webhook_api_key or settings.livekit.api_key
     return (
-        "# livekit.yaml\nwebhook:\n"
+        f"{ours}# livekit.yaml\nwebhook:\n"
         f"  api_key: {key}\n"
         f"  urls:\n    - http://{host}:{listen.port}/livekit/webhook"
     )

@@ -16,17 +16,18 @@ from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from agent_guard import log as guard_log
 from supervisor.cli import app as cli_app
-from supervisor.cli import diagnose_logs
-from supervisor.cli.diagnose_findings import Area, Notes
+from supervisor.cli import diagnose_logs, diagnose_rooms
+from supervisor.cli.diagnose_findings import Area, Notes, Severity
 from supervisor.cli.diagnose_livekit import webhook_lines
 from supervisor.cli.diagnose_processes import as_owner_of
 from supervisor.config import load
 from tests.json_documents import DIAGNOSIS
 from tests.ports import free_port
-from tests.unit.cli_daemon import PROBLEM, SALES, Daemon
+from tests.unit.cli_daemon import CONFLICTS, PROBLEM, SALES, Daemon
 
 SECRET = "s3cret-of-livekit-0123456789-0123456789"
 
@@ -303,6 +304,31 @@ def test_the_lines_name_our_address(tmp_path: Path, http: str, url: str) -> None
     )
     lines = webhook_lines(load(file, os.environ))
     assert lines == f"# livekit.yaml\nwebhook:\n  api_key: k\n  urls:\n    - {url}"
+
+
+def test_a_livekit_elsewhere_does_not_reach_loopback(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    for http, expected in (
+        ("{}", "0.0.0.0:9106"),
+        ("{webhook_listen: '0.0.0.0:9107'}", ""),
+        ("{listen: '192.0.2.1:9107'}", ""),
+    ):
+        file.write_text(
+            "livekit: {url: 'wss://livekit.example.org', api_key: k, api_secret: s}\n"
+            f"agents: [{{id: one, command: ['true']}}]\nhttp: {http}\n"
+        )
+        ours, _, theirs = webhook_lines(load(file, os.environ)).partition("# livekit.yaml\n")
+        assert ((yaml.safe_load(ours) or {}).get("http", {}).get("webhook_listen", "")) == expected
+        [url] = yaml.safe_load(theirs)["webhook"]["urls"]
+        assert "127.0.0.1" not in url
+        assert url.endswith(f":{(expected or ':9107').rpartition(':')[2]}/livekit/webhook")
+
+
+def test_a_conflict_of_the_past_is_nothing_that_is_wrong_now() -> None:
+    notes = Notes(Area.ROOMS)
+    conflict: Any = {**CONFLICTS["conflicts"][0], "resolution": "failed"}
+    diagnose_rooms.tell_conflicts({"version": 1, "conflicts": [conflict]}, notes)
+    assert [f.severity for f in notes.findings] == [Severity.WARNING, Severity.OK]
 
 
 # --- Letta ----------------------------------------------------------------------------------------------
