@@ -37,7 +37,7 @@ def build(docs: str) -> dashboards.Dashboard:
     about = "Conflicts of agents in rooms and of processes: kinds, resolutions, times."
     board = panels.empty_dashboard(UID, TITLE, about, docs)
     board = board.with_variable(
-        panels.choice("kind", "Kind", f"label_values({series('conflicts_total')}, kind)")
+        panels.choice("kind", "Kind", f"label_values({series('conflicts_total')}, kind)", every=".*")
     )
     board = board.link(panels.to_dashboard("Overview", "livekit-supervisor-overview"))
     for add in (_at_a_glance, _what, _how_long, _prevented, _silence, _weeks):

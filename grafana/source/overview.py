@@ -101,7 +101,7 @@ def _at_a_glance(board: dashboards.Dashboard) -> dashboards.Dashboard:
         .with_panel(
             number(
                 "Supervisors down",
-                "Supervisors that do not answer Prometheus.",
+                "Supervisors that do not answer Prometheus now, and did in the time that is shown.",
                 f"count(up{{{panels.OURS}}} == 0) or vector(0)",
                 thresholds=ANY_IS_BAD,
                 alert="LiveKitSupervisorDown",

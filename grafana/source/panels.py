@@ -42,7 +42,7 @@ def agents(metric: str, *matchers: str) -> str:
 
 
 def process(metric: str) -> str:
-    """A metric of the daemon's own process; others export these names, too, but not from our targets."""
+    """A metric of the daemon's own process; others export it, too, but the choices offer our targets alone."""
     return f"process_{metric}{{{OURS}}}"
 
 
@@ -266,12 +266,13 @@ STARTS_MARKED = Annotation(
 )
 
 
-def choice(name: str, label: str, expr: str) -> dashboards.QueryVariable:
+def choice(name: str, label: str, expr: str, *, every: str | None = None) -> dashboards.QueryVariable:
+    """*All* is what ``expr`` has found; or the pattern ``every``, for a label that nobody else has."""
     variable = dashboards.QueryVariable(name).label(label).datasource(DATASOURCE).query(expr)
     variable = variable.refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
-    variable = (
-        variable.sort(dashboard.VariableSort.ALPHABETICAL_ASC).multi(True).include_all(True).all_value(".*")
-    )
+    variable = variable.sort(dashboard.VariableSort.ALPHABETICAL_ASC).multi(True).include_all(True)
+    if every is not None:
+        variable = variable.all_value(every)
     return variable.current(dashboard.VariableOption(True, "All", "$__all"))
 
 
@@ -292,7 +293,9 @@ def empty_dashboard(uid: str, title: str, description: str, docs: str) -> dashbo
     board = board.with_variable(
         choice("instance", "Supervisor", f'label_values({build_info}{{job=~"$job"}}, instance)')
     )
-    board = board.with_variable(choice("agent", "Agent", f"label_values({series('agent_up')}, agent_id)"))
+    board = board.with_variable(
+        choice("agent", "Agent", f"label_values({series('agent_up')}, agent_id)", every=".*")
+    )
     board = board.with_variable(
         dashboards.TextBoxVariable("docs")
         .label("Docs")

@@ -85,6 +85,18 @@ def test_data_source_job_and_instance_can_be_chosen(uid: str) -> None:
 
 
 @pytest.mark.parametrize("uid", UIDS)
+def test_all_is_all_of_ours_and_nobody_elses(uid: str) -> None:
+    """Without a pattern of its own, *All* is every value that was found: those of our targets."""
+    variables = {v["name"]: v for v in load(uid)["templating"]["list"]}
+    for name in ("job", "instance"):
+        assert "allValue" not in variables[name]
+        asked = re.fullmatch(
+            rf"label_values\((livekit_supervisor_\w+)(\{{.*\}})?, {name}\)", variables[name]["query"]
+        )
+        assert asked, variables[name]["query"]
+
+
+@pytest.mark.parametrize("uid", UIDS)
 def test_every_query_asks_the_chosen_data_source(uid: str) -> None:
     asked = [*targets(uid), *panels(uid), *load(uid)["annotations"]["list"]]
     for part in asked:
