@@ -53,8 +53,9 @@ from supervisor.log import EventLog
 from supervisor.metrics import Metrics
 from supervisor.process.health_endpoint import complaints
 from supervisor.process.host import PosixProcessHost
+from supervisor.process.limits import raise_open_files
 from supervisor.process.rotation import rotate
-from supervisor.process.tree import Census, proportional_memory
+from supervisor.process.tree import Census, Launches, proportional_memory
 from supervisor.process.watch import PidfdWatch
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.guards import GuardDesk, GuardTimes
@@ -128,7 +129,8 @@ class Daemon:
         self._watch = PidfdWatch()
         self._book = ClaimBook(self._store, self._watch, bus, clock, worker_hung=self._worker_hung)
         self._wishes = StopWishes(settings.paths.state / "wishes", bus)
-        self._host = PosixProcessHost(settings.paths.state)
+        self._host = PosixProcessHost(settings.paths.state, open_files=raise_open_files())
+        self._launches = Launches()
         self._workers = WorkerReconciler(
             self._host,
             self._book,
@@ -464,7 +466,7 @@ class Daemon:
 
     async def _measure(self) -> None:
         """Exact memory, which costs some 2 ms per 100 MB, in a thread, and only every few looks."""
-        census = Census()
+        census = Census(self._launches)
         self._looks += 1
         for worker in self._workers.all():
             handle, limit = worker.handle, worker.spec.policy.memory_limit

@@ -21,6 +21,7 @@ from supervisor.events import (
     ConflictDetected,
     ConflictResolved,
     EventBus,
+    InternalError,
     JobDied,
     RoomAssigned,
     RoomReleased,
@@ -28,6 +29,10 @@ from supervisor.events import (
 
 LEAVE_SECONDS = 2.0
 """How long a job that is told to leave may take before it is killed."""
+
+
+KILL_AGAIN = 1.0
+"""Seconds until a job is tried again that could not be killed."""
 
 
 class RoomListener(Protocol):
@@ -418,7 +423,14 @@ class ClaimBook:
         job.kill_at = None
         if job.in_worker:
             self._worker_hung(job.agent_id)
-        elif not self._watch.kill(job.pid, job.create_time):
+            return
+        try:
+            killed = self._watch.kill(job.pid, job.create_time)
+        except OSError as error:  # whether it lives cannot be looked up at this moment
+            self._bus.publish(InternalError.of("kill a job", error))
+            job.kill_at = self._clock() + KILL_AGAIN
+            return
+        if not killed:
             self._died(job)
 
     def _died(self, job: Job) -> None:

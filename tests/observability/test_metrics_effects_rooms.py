@@ -148,8 +148,8 @@ async def dispatches_without_a_worker_are_lost(daemon: Supervised, livekit: Live
     async with daemon.human("later") as human:
         human.talk()
         async with (
-            moves(daemon, "conflicts_total", kind="duplicate_dispatch", resolution="terminated"),
-            moves(daemon, "conflict_resolution_seconds_count", kind="duplicate_dispatch"),
+            moves(daemon, "conflicts_total", 30, kind="duplicate_dispatch", resolution="terminated"),
+            moves(daemon, "conflict_resolution_seconds_count", 30, kind="duplicate_dispatch"),
         ):
             await dispatch(livekit, "later")
             await dispatch(livekit, "later")
