@@ -27,6 +27,7 @@ def files(docs: str = DOCS) -> dict[str, str]:
         ),
         "provisioning/alerting/rules.yaml": to_yaml(grafana_alerting.alert_rules(docs), alerts),
         "prometheus/tests/silence.yml": to_yaml(promtool.silence(), "grafana/source/examples.py"),
+        "prometheus/tests/limits.yml": to_yaml(promtool.limits(), "grafana/source/examples.py"),
     }
     for name, group in promtool.ALL.items():
         made[f"prometheus/tests/{name}.yml"] = to_yaml(

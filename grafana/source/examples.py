@@ -28,6 +28,19 @@ class Example:
     """As the texts show it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An alert on *more than* so many, of which ``series`` counts ``N`` at once, and other things."""
+
+    alert: str
+    most: int
+    """So many are no alert yet."""
+    series: dict[str, str]
+
+    def counting(self, n: int) -> dict[str, str]:
+        return {series: values.replace("N", str(n)) for series, values in self.series.items()}
+
+
 def name(metric: str, **labels: str) -> str:
     """``agent_up`` of the one target, with these labels."""
     prefix = "" if metric in ("up", "process_start_time_seconds") else "livekit_supervisor_"
@@ -285,6 +298,42 @@ EXAMPLES: tuple[Example, ...] = (
         value="5",
     ),
 )
+
+
+LIMITS: tuple[Limit, ...] = (
+    Limit(
+        "LiveKitAgentCrashLoop",
+        4,
+        {
+            agent("agent_restarts_total", reason="exit"): "0x60 Nx300",
+            agent("agent_restarts_total", reason="config"): "0+1x360",
+        },
+    ),
+    Limit(
+        "LiveKitConflictRateHigh",
+        10,
+        {name("conflicts_total", kind="duplicate_request", resolution="rejected"): "0x60 Nx300"},
+    ),
+    Limit(
+        "LiveKitGhostAgents",
+        3,
+        {name("conflicts_total", kind="ghost_agent", resolution="evicted"): "0x60 Nx300"},
+    ),
+    Limit(
+        "LiveKitDispatchesFailing",
+        2,
+        {
+            agent("dispatches_total", outcome="failed"): "0x60 Nx300",
+            agent("dispatches_total", outcome="joined"): "0+1x360",
+        },
+    ),
+    Limit(
+        "LiveKitWebhooksRefused",
+        3,
+        {name("webhooks_total", event="other", outcome="unsigned"): "0x60 Nx300"},
+    ),
+)
+"""Each alert whose text says *more than*, of something that is counted."""
 
 
 def healthy(*, restarted: bool = False) -> dict[str, str]:

@@ -42,7 +42,7 @@ def agents(metric: str, *matchers: str) -> str:
 
 
 def process(metric: str) -> str:
-    """A metric of the daemon's own process; others export it, too, but the choices offer our targets alone."""
+    """A metric of the daemon's own process; others export it, too; the choices offer our targets alone."""
     return f"process_{metric}{{{OURS}}}"
 
 

@@ -7,11 +7,13 @@ import re
 from grafana.source.alerts import GROUPS
 from grafana.source.examples import (
     EXAMPLES,
+    LIMITS,
     NONE,
     SAMPLE_SECONDS,
     TARGET,
     UP,
     Example,
+    Limit,
     agent,
     healthy,
     name,
@@ -22,6 +24,9 @@ EVERY = f"{SAMPLE_SECONDS}s"
 RULES = "../rules/livekit-supervisor-alerts.yml"
 FIRING = 'ALERTS{alertstate="firing"}'
 FIRING_NAMES = f"count by (alertname) ({FIRING})"
+UNALIGNED = ("15s", "30s")
+"""Between samples that are not those of the evaluations."""
+HOURS = "2h"
 WATCHED = ("10m", "29m50s", "30m10s", "30m30s", "31m", "32m", "35m", "40m", "50m", "1h")
 
 
@@ -30,6 +35,34 @@ def of_group(group: AlertGroup, docs: str) -> object:
     return _file(
         [_fires(alert, e, docs) for alert in group.alerts for e in EXAMPLES if e.alert == alert.name]
     )
+
+
+def limits() -> object:
+    """*More than N* is silent at N and fires at N + 1, also when evaluated between two samples."""
+    return _file(
+        [
+            _counted(limit, n, every)
+            for limit in LIMITS
+            for every in UNALIGNED
+            for n in (limit.most, limit.most + 1)
+        ]
+    )
+
+
+def _counted(limit: Limit, n: int, every: str) -> object:
+    fires = n > limit.most
+    fired = (
+        f"count by (alertname) (max_over_time({FIRING}[{HOURS}]))"
+        if fires
+        else f"count_over_time(ALERTS[{HOURS}])"
+    )
+    told = [{"labels": f'{{alertname="{limit.alert}"}}', "value": 1}] if fires else []
+    return {
+        "name": f"{limit.alert} {'fires' if fires else 'is silent'} at {n}, with a sample every {every}",
+        "interval": every,
+        "input_series": _series(limit.counting(n)),
+        "promql_expr_test": [{"expr": fired, "eval_time": HOURS, "exp_samples": told}],
+    }
 
 
 def silence() -> object:

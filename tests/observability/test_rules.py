@@ -124,6 +124,13 @@ def test_every_alert_has_a_unit_test() -> None:
     assert tested == {alert.name for alert in ALERTS}
 
 
+def test_every_number_of_events_has_its_limit_tested() -> None:
+    """But for those of which one is enough."""
+    counting = {a.name: re.findall(r"increase\(.*?(> [\d.]+)$", a.expr, re.S | re.M) for a in ALERTS}
+    limits = {limit.alert: [f"> {limit.most}.9"] for limit in examples.LIMITS}
+    assert {name: found for name, found in counting.items() if set(found) - {"> 0"}} == limits
+
+
 @pytest.mark.parametrize(
     ("series", "values"),
     [
