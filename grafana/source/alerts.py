@@ -4,8 +4,8 @@ The rules: a label is dropped with ``without`` and ``ignoring``, never kept by l
 an operator adds to the targets stay on the alerts; an agent that was stopped on purpose is no alert; and
 while LiveKit is away, that alone is told, not everything that follows from it.
 
-``increase()`` extrapolates to the ends of its range: ten events are 10.3 where Prometheus looks every 15 s, and
-10.5 where it looks every 30 s, but never less than ten.  So *more than ten* is written ``> 10.9``.
+``increase()`` extrapolates to the ends of its range: ten events are 10.3 where Prometheus looks every 15 s,
+and 10.5 where it looks every 30 s, but never less than ten.  So *more than ten* is written ``> 10.9``.
 """
 
 from __future__ import annotations
