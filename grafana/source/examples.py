@@ -30,7 +30,8 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """An alert on *more than* so many, of which ``series`` counts ``N`` at once, and other things."""
+    """An alert on *more than* so many, which ``series`` counts at once: from 1000, since before its first
+    event a counter is not extrapolated, to ``N``."""
 
     alert: str
     most: int
@@ -38,7 +39,7 @@ class Limit:
     series: dict[str, str]
 
     def counting(self, n: int) -> dict[str, str]:
-        return {series: values.replace("N", str(n)) for series, values in self.series.items()}
+        return {series: values.replace("N", str(1000 + n)) for series, values in self.series.items()}
 
 
 def name(metric: str, **labels: str) -> str:
@@ -305,32 +306,32 @@ LIMITS: tuple[Limit, ...] = (
         "LiveKitAgentCrashLoop",
         4,
         {
-            agent("agent_restarts_total", reason="exit"): "0x60 Nx300",
+            agent("agent_restarts_total", reason="exit"): "1000x60 Nx300",
             agent("agent_restarts_total", reason="config"): "0+1x360",
         },
     ),
     Limit(
         "LiveKitConflictRateHigh",
         10,
-        {name("conflicts_total", kind="duplicate_request", resolution="rejected"): "0x60 Nx300"},
+        {name("conflicts_total", kind="duplicate_request", resolution="rejected"): "1000x60 Nx300"},
     ),
     Limit(
         "LiveKitGhostAgents",
         3,
-        {name("conflicts_total", kind="ghost_agent", resolution="evicted"): "0x60 Nx300"},
+        {name("conflicts_total", kind="ghost_agent", resolution="evicted"): "1000x60 Nx300"},
     ),
     Limit(
         "LiveKitDispatchesFailing",
         2,
         {
-            agent("dispatches_total", outcome="failed"): "0x60 Nx300",
+            agent("dispatches_total", outcome="failed"): "1000x60 Nx300",
             agent("dispatches_total", outcome="joined"): "0+1x360",
         },
     ),
     Limit(
         "LiveKitWebhooksRefused",
         3,
-        {name("webhooks_total", event="other", outcome="unsigned"): "0x60 Nx300"},
+        {name("webhooks_total", event="other", outcome="unsigned"): "1000x60 Nx300"},
     ),
 )
 """Each alert whose text says *more than*, of something that is counted."""
