@@ -23,12 +23,15 @@ DAEMON = AlertGroup(
             "LiveKitSupervisorDown",
             "critical",
             "1m",
-            # The second part also knows a target that is not scraped any more, for an hour.
+            # A target that does not answer: known by the name of its job, or as one that was ours within the
+            # hour.  Of targets that are gone, each new pod in Kubernetes leaves one: they count when no other
+            # supervisor of their job is left.
             """\
 up{job=~".*livekit-supervisor.*"} == 0
+or (up == 0 and on (job, instance) present_over_time(livekit_supervisor_build_info[1h]))
 or (
   group without (version) (present_over_time(livekit_supervisor_build_info[1h]))
-  unless ignoring (version) livekit_supervisor_build_info
+  unless on (job) livekit_supervisor_build_info
 )""",
             "The supervisor on {{ $labels.instance }} is down",
             "It does not answer Prometheus. Calls in progress go on, but nothing is put right any more: "

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 SAMPLE_SECONDS = 10
 JOB, INSTANCE, AGENT = "livekit-supervisor", "host-1:9105", "agent-a"
+OTHER = "host-2:9105"
 TARGET = {"job": JOB, "instance": INSTANCE}
 
 UP = "1x360"
@@ -62,6 +63,30 @@ EXAMPLES: tuple[Example, ...] = (
         {
             name("up"): "1x60 0x300",
             name("build_info", version="1.0"): "1x60 stale",
+        },
+        "10m10s",
+    ),
+    Example(
+        "LiveKitSupervisorDown",
+        {
+            # One of two, in a job that is not named after them.
+            name("up", job="voice"): "1x60 0x300",
+            name("build_info", job="voice", version="1.0"): "1x60 stale",
+            name("up", job="voice", instance=OTHER): UP,
+            name("build_info", job="voice", instance=OTHER, version="1.0"): UP,
+            name("up", job="node", instance="host-1:9100"): NONE,
+        },
+        "10m10s",
+        {"job": "voice"},
+    ),
+    Example(
+        "LiveKitSupervisorDown",
+        {
+            # Not even a target any more, and nobody in its place; those of another job are no help.
+            name("up"): "1x60 stale",
+            name("build_info", version="1.0"): "1x60 stale",
+            name("up", job="voice", instance=OTHER): UP,
+            name("build_info", job="voice", instance=OTHER, version="1.0"): UP,
         },
         "10m10s",
     ),
@@ -335,6 +360,16 @@ LIMITS: tuple[Limit, ...] = (
     ),
 )
 """Each alert whose text says *more than*, of something that is counted."""
+
+
+def rollout() -> dict[str, str]:
+    """A new pod in Kubernetes: another address, another version, and nothing more of the one before."""
+    return {
+        name("up", pod="a"): "1x178 0 stale",
+        name("build_info", pod="a", version="1.0"): "1x178 stale",
+        name("up", pod="b", instance=OTHER): "_x181 0 0 1x176",
+        name("build_info", pod="b", instance=OTHER, version="1.1"): "_x183 1x176",
+    }
 
 
 def healthy(*, restarted: bool = False) -> dict[str, str]:

@@ -17,6 +17,7 @@ from grafana.source.examples import (
     agent,
     healthy,
     name,
+    rollout,
 )
 from grafana.source.model import Alert, AlertGroup, seconds
 
@@ -71,6 +72,7 @@ def silence() -> object:
         [
             _silent("all is well", healthy()),
             _silent("the supervisor was restarted, and every counter with it", healthy(restarted=True)),
+            _silent("a new pod in place of the old one", rollout()),
             _silent("absent series", {}),
             _silent("no room but one that LiveKit tells nothing of", _unreadable_room()),
             _while_livekit_is_away(),
