@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 from supervisor.cli.client import WAITING, Client, NotAnswering, NotRunning
 from supervisor.cli.documents import Agent, Status
@@ -17,6 +18,7 @@ from supervisor.cli.progress import while_waiting
 from supervisor.cli.references import Reference, resolve
 from supervisor.cli.screen import console
 from supervisor.cli.text import count, plain
+from supervisor.process.instance import is_running
 
 _LOOK_AGAIN = 0.2
 _SETTLING = 2.0
@@ -87,15 +89,18 @@ def reload(client: Client) -> str:
     return "configuration reloaded: " + ("; ".join(told) or "nothing changed")
 
 
-def handoff(client: Client, patience: float = 15.0) -> str:
-    """Ends the daemon and nothing else; the next one takes the workers over."""
+def handoff(client: Client, state: Path, patience: float = 15.0) -> str:
+    """Ends the daemon and nothing else; the next one takes the workers over.
+
+    It has gone when it gives back its state directory: its doors close a moment before that.
+    """
     with while_waiting(WAITING):
         status = client.status()
         workers = sum(a["pid"] is not None for a in status["agents"])
         client.command("handoff")
     with _progress("the daemon is leaving ..."):
         deadline = time.monotonic() + patience
-        while _answers(client):
+        while is_running(state) or _answers(client):
             if time.monotonic() > deadline:
                 raise CliError(f"the daemon is still there after {patience:g} s", ExitCode.WRONG)
             time.sleep(_LOOK_AGAIN)

@@ -433,7 +433,7 @@ def handoff(context: typer.Context, config: Config = None) -> None:
     """End the daemon, leave the workers and their calls to the next one: for upgrades."""
     from supervisor.cli import actions
 
-    print(actions.handoff(_client(context)))
+    print(actions.handoff(_client(context), _installation(context).state))
 
 
 def _carry_out(context: typer.Context, action: Action, agent: str, no_wait: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.cli import app as cli_app
+from supervisor.process import lock
 from tests.unit.cli_daemon import ECHO, NIGHT, PROBLEM, SALES, STATUS, Daemon, Document, agent
 
 
@@ -427,6 +429,24 @@ def test_handoff_waits_until_the_daemon_has_gone(run: Run, daemon: Daemon, runti
     assert outcome.code == 0
     assert outcome.out == "the daemon has gone; 3 workers go on; next: livekit-supervisor run\n"
     assert daemon.commands == [("handoff", {})]
+
+
+def test_handoff_waits_until_the_state_is_given_back(
+    run: Run, daemon: Daemon, runtime_dir: Path, tmp_path: Path
+) -> None:
+    """A client that has not finished its question keeps a daemon that listens no more."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    held = lock.acquire(tmp_path / "state" / "daemon.lock")
+    given_back = threading.Timer(0.5, os.close, (held,))
+
+    def leave(name: str, given: Document) -> Document:
+        (runtime_dir / "control.sock").unlink()
+        given_back.start()
+        return {"ok": True}
+
+    daemon.on_command = leave
+    assert run("handoff").code == 0
+    assert not given_back.is_alive()
 
 
 # --- daemon down, bad arguments -----------------------------------------------------------------------
