@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,7 @@ from tests.observability.prometheus import GRAFANA, amtool, promtool
 
 RULES = sorted((GRAFANA / "prometheus" / "rules").glob("*.yml"))
 TESTS = sorted((GRAFANA / "prometheus" / "tests").glob("*.yml"))
+MANIFEST = GRAFANA.parent / "deploy" / "kubernetes" / "livekit-supervisor.yaml"
 PROVISIONED = GRAFANA / "provisioning" / "alerting" / "rules.yaml"
 
 
@@ -107,6 +109,54 @@ def test_promtool_checks_the_configuration() -> None:
     done = promtool("check", "config", GRAFANA / "prometheus" / "prometheus.yml")
     assert done.returncode == 0, done.stdout
     assert "2 rule files found" in done.stdout
+
+
+def test_in_kubernetes_a_supervisor_keeps_its_name_over_a_rollout(tmp_path: Path) -> None:
+    """The example's relabelling, on what the manifest makes Kubernetes tell of pods.
+
+    They are told as static targets: Debian's Prometheus does not know Kubernetes.
+    """
+    template = next(
+        document for document in yaml.safe_load_all(MANIFEST.read_text()) if document["kind"] == "Deployment"
+    )["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    (port,) = container["ports"]
+    told = {
+        "__meta_kubernetes_namespace": "voice",
+        "__meta_kubernetes_pod_phase": "Running",
+        "__meta_kubernetes_pod_container_port_name": port["name"],
+        **{meta("label", name): value for name, value in template["metadata"]["labels"].items()},
+        **{meta("annotation", name): value for name, value in template["metadata"]["annotations"].items()},
+    }
+    pods = {
+        "10.0.0.1:9105": told,
+        "10.0.0.2:9105": told,
+        "10.0.0.3:9105": {**told, "__meta_kubernetes_pod_phase": "Failed"},
+        "10.0.0.4:9105": {**told, meta("label", "app.kubernetes.io/name"): "livekit-supervisor-two"},
+        "10.0.0.5:9100": {**told, meta("label", "app.kubernetes.io/name"): "node-exporter"},
+    }
+    config = load(GRAFANA / "prometheus" / "kubernetes.yml")
+    (job,) = config["scrape_configs"]
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]
+    job["static_configs"] = [{"targets": [address], "labels": labels} for address, labels in pods.items()]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    done = promtool(
+        "check", "service-discovery", "--timeout=2s", tmp_path / "prometheus.yml", job["job_name"]
+    )
+    assert done.returncode == 0, done.stdout
+    found = {each["discoveredLabels"]["__address__"]: each["labels"] for each in json.loads(done.stdout)}
+    first, second, ended, another, foreign = (found[address] for address in pods)
+    ours = {"job": "livekit-supervisor/voice/livekit-supervisor", "instance": "voice/livekit-supervisor"}
+    assert first.items() >= ours.items()
+    assert {**second, "__address__": ""} == {**first, "__address__": ""}
+    assert not ended
+    assert another["job"] == "livekit-supervisor/voice/livekit-supervisor-two"
+    assert not foreign
+
+
+def meta(kind: str, name: str) -> str:
+    """As Prometheus calls a label or an annotation of a pod."""
+    return f"__meta_kubernetes_pod_{kind}_{re.sub(r'[^a-zA-Z0-9_]', '_', name)}"
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
