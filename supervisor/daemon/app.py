@@ -199,7 +199,7 @@ class Daemon:
         )
         runtime = settings.paths.runtime
         self._guard_server = GuardServer(runtime / "guard.sock", desk, bus, self._clock)
-        views = _Views(self._documents, self._store)
+        views = _Views(self._documents, self._store, self._watchdog)
         receiver = WebhookReceiver(webhook_keys(settings), settings.http.webhook_max_age)
         intake = WebhookIntake(receiver, bus, self._rooms.notice)
         self._feed = Feed(views, bus)
@@ -542,9 +542,10 @@ def _answer_soon() -> None:
 class _Views:
     """Implements :class:`supervisor.endpoints.ports.Views`."""
 
-    def __init__(self, documents: Documents, store: SqliteStore) -> None:
+    def __init__(self, documents: Documents, store: SqliteStore, watchdog: Watchdog) -> None:
         self._documents = documents
         self._store = store
+        self._watchdog = watchdog
 
     def status(self) -> dict[str, object]:
         return self._documents.status()
@@ -554,6 +555,10 @@ class _Views:
 
     async def conflicts(self, since: float | None) -> dict[str, object]:
         return {"version": 1, "conflicts": await self._store.conflicts(since)}
+
+    def liveness(self) -> tuple[bool, str]:
+        stuck = ", ".join(sorted(self._watchdog.stuck))
+        return not stuck, f"these loops are stuck: {stuck}" if stuck else "alive"
 
     def readiness(self) -> tuple[bool, str]:
         return self._documents.readiness()

@@ -1,4 +1,4 @@
-"""Feeds systemd's watchdog for as long as the loops turn.
+"""Feeds systemd's watchdog for as long as the loops turn, and knows which do not.
 
 One rule: a loop turns when it takes what waits for it.  Whether LiveKit answers, a worker starts or a call
 succeeds has nothing to do with it: a failed look is a turn, too.
@@ -42,6 +42,11 @@ class Watchdog:
         self._turned = dict.fromkeys(waiting, clock())
         self._fed = float("-inf")
         self._stuck: frozenset[Loop] = frozenset()
+
+    @property
+    def stuck(self) -> frozenset[Loop]:
+        """Loops that something has been waiting for in vain, longer than patience lasts."""
+        return self._stuck
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Reconciled) and event.loop in self._turned:

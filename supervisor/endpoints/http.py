@@ -119,11 +119,10 @@ class HttpServer:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _alive(self, request: web.Request) -> web.Response:
-        return web.Response(text="alive\n")
+        return _verdict(*self._views.liveness())
 
     async def _ready(self, request: web.Request) -> web.Response:
-        ready, reason = self._views.readiness()
-        return web.Response(status=200 if ready else 503, text=f"{reason}\n")
+        return _verdict(*self._views.readiness())
 
     async def _status(self, request: web.Request) -> web.Response:
         return document(self._views.status())
@@ -146,6 +145,10 @@ class HttpServer:
                         await response.write(message)
             response.force_close()
         return response
+
+
+def _verdict(good: bool, text: str) -> web.Response:
+    return web.Response(status=200 if good else 503, text=f"{text}\n")
 
 
 async def _next(message: Awaitable[bytes | None]) -> bytes | None:

@@ -26,6 +26,10 @@ class Views(Protocol):
         """Those resolved since then (Unix seconds)."""
         ...
 
+    def liveness(self) -> tuple[bool, str]:
+        """Do its loops turn, and if not, which are stuck?  Whatever LiveKit and the agents do."""
+        ...
+
     def readiness(self) -> tuple[bool, str]:
         """Is everything as wanted, and if not, what is missing?"""
         ...

@@ -54,6 +54,7 @@ class FakeViews:
     def __init__(self) -> None:
         self.now: Document = STATUS
         self.all_rooms: list[Document] = []
+        self.alive = (True, "alive")
         self.ready = (True, "ready")
         self.since: float | None = -1.0
         self.error: Exception | None = None
@@ -76,6 +77,9 @@ class FakeViews:
         self._look()
         self.since = since
         return {"version": 1, "conflicts": []}
+
+    def liveness(self) -> tuple[bool, str]:
+        return self.alive
 
     def readiness(self) -> tuple[bool, str]:
         return self.ready

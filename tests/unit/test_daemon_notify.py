@@ -150,11 +150,14 @@ def test_a_loop_that_finishes_nothing_while_something_waits_is_stuck(systemd: Sy
     others = [loop for loop in Loop if loop is not stuck]
     turning.waiting[stuck] = 1
     assert turning.fed_during(PATIENCE, *others) > 0
+    assert not turning.watchdog.stuck
     assert turning.fed_during(400, *others) == 0
+    assert turning.watchdog.stuck == {stuck}
     [told] = [e for e in turning.events if isinstance(e, InternalError)]
     assert stuck.value in told.error
     turning.turn(stuck)
     assert turning.fed_during(10, *Loop) > 0
+    assert not turning.watchdog.stuck
 
 
 def test_slow_calls_to_livekit_are_no_reason(systemd: Systemd) -> None:

@@ -98,9 +98,12 @@ async def world() -> AsyncIterator[World]:
 # --- reading --------------------------------------------------------------------------------------
 
 
-async def test_alive(world: World) -> None:
+async def test_alive_or_what_is_stuck(world: World) -> None:
     response, text = await world.ask("/healthz")
     assert (response.status, text) == (200, "alive\n")
+    world.views.alive = (False, "these loops are stuck: rooms")
+    response, text = await world.ask("/healthz")
+    assert (response.status, text) == (503, "these loops are stuck: rooms\n")
 
 
 async def test_ready_or_why_not(world: World) -> None:
