@@ -4,7 +4,8 @@ The rule: it costs nothing while nobody watches, little however many do, and a w
 let go instead of waited for; the page connects again and starts from the present.
 
 Three messages: ``status`` (the whole document), ``rooms`` (``{"reset", "changed", "removed"}``: only what
-differs from the message before) and ``timeline`` (a list of entries, the newest last).
+differs from the message before) and ``timeline`` (a list of entries, the newest last).  The server adds
+``ping`` when there has been nothing to say.
 """
 
 from __future__ import annotations

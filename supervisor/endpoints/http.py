@@ -33,7 +33,13 @@ Address = tuple[str, int]
 MOST_CONNECTIONS = 256
 WRITE_SECONDS = 10.0
 SILENCE_SECONDS = 15.0
-"""Something is sent at least so often, so that a page whose connection is gone is noticed."""
+"""Something is sent at least so often: it shows us that a page is gone, and the page that we are.
+
+Twice that, and some, is what ``page.js`` waits.
+"""
+
+PING = b"event: ping\ndata: {}\n\n"
+"""An event, since browsers keep comments to themselves."""
 
 STREAM = {"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}  # that one is for nginx
 
@@ -155,7 +161,7 @@ async def _next(message: Awaitable[bytes | None]) -> bytes | None:
     try:
         return await asyncio.wait_for(message, SILENCE_SECONDS)
     except TimeoutError:
-        return b":\n\n"  # a comment
+        return PING
 
 
 def _broken(error: Exception) -> web.Response:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.endpoints import http as http_module
 from supervisor.endpoints.feed import Feed
 from supervisor.endpoints.http import HttpServer
 from supervisor.events import (
@@ -32,6 +33,7 @@ from tests.unit.endpoint_fakes import STATUS, FakeSink, FakeViews, agent, room
 
 PICTURES = Path(__file__).parents[2] / "test-output" / "status-page"
 SCRIPT = "<script>document.title='broken'</script><img src=x onerror=document.title='broken'>"
+LOST = "document.querySelector('#connection').dataset.state === 'lost'"
 LIVE = "document.querySelector('#connection').dataset.state === 'live'"
 ROWS = "document.querySelectorAll('#rooms > tr').length"
 
@@ -340,7 +342,7 @@ async def test_a_lost_connection_is_told_and_comes_back(world: World, page: Page
     await page.wait_until(f"{ROWS} === 1")
     port = world.server.addresses[0][1]
     await world.server.aclose()
-    await page.wait_until("document.querySelector('#connection').dataset.state === 'lost'")
+    await page.wait_until(LOST)
     assert "no connection; this is from " in await page.text("#connection")
     assert "lobby" in await page.text("#rooms"), "what was last known stays"
 
@@ -355,6 +357,28 @@ async def test_a_lost_connection_is_told_and_comes_back(world: World, page: Page
     finally:
         await again.server.aclose()
     page.complaints.clear()  # the browser itself tells the console of a refused connection
+
+
+async def test_silence_is_a_lost_connection_too(
+    world: World, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is not told by a supervisor that is frozen, nor by a host that is gone."""
+    monkeypatch.setattr(http_module, "SILENCE_SECONDS", 0.1)
+    await opened(world, page)
+    await page.evaluate(
+        "lostAfterMs = 3000; window.states = []; new MutationObserver(() =>"
+        " states.push(document.querySelector('#connection').dataset.state)"
+        ").observe(document.querySelector('#connection'), { attributes: true })"
+    )
+    started = await page.evaluate("performance.now()")
+    await page.wait_until(f"performance.now() - {started} > 5000")
+    assert set(await page.evaluate("states")) <= {"live"}, "with nothing to tell, it is told so"
+
+    monkeypatch.setattr(http_module, "SILENCE_SECONDS", 1000.0)
+    await page.wait_until(LOST)
+    assert "no connection; this is from " in await page.text("#connection")
+    monkeypatch.setattr(http_module, "SILENCE_SECONDS", 0.1)
+    await page.wait_until(LIVE)
 
 
 async def test_how_long_ago(world: World, page: Page) -> None:

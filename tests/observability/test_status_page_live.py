@@ -5,17 +5,39 @@ What it looks like, and all that it can do, is in ``test_status_page``.
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 from pathlib import Path
 
 from tests.observability.browser import browser
 from tests.observability.effects import SLEEPER, kill_worker, second_process, supervised
 from tests.observability.odd_livekit import OddLiveKit
-from tests.observability.test_status_page import LIVE, PICTURES, SCRIPT
+from tests.observability.test_status_page import LIVE, LOST, PICTURES, SCRIPT
 
 
 def says(selector: str, text: str) -> str:
     return f"document.querySelector({selector!r}).innerText.includes({text!r})"
+
+
+async def test_a_frozen_supervisor_is_not_called_live(
+    livekit: OddLiveKit, tmp_path: Path, runtime_dir: Path
+) -> None:
+    async with supervised(tmp_path / "daemon", runtime_dir, livekit, [SLEEPER]) as daemon:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+            async with browser(Path(profile)) as page:
+                await page.open(f"http://127.0.0.1:{daemon.port}/")
+                await page.wait_until(LIVE)
+                os.kill(daemon.pid, signal.SIGSTOP)
+                try:
+                    await page.evaluate("lostAfterMs = 500")
+                    await page.wait_until(LOST)
+                    assert "no connection; this is from " in await page.text("#connection")
+                    await page.evaluate("lostAfterMs = 40_000")
+                finally:
+                    os.kill(daemon.pid, signal.SIGCONT)
+                await page.wait_until(LIVE)
+                assert page.complaints == []
 
 
 async def test_what_happens_appears_without_a_reload(

@@ -7,6 +7,7 @@
 const PAGE_OF_ROOMS = 100;
 const TIMELINE_LENGTH = 200;
 const RETRY_MS = 3000;
+let lostAfterMs = 40_000; // something is sent every 15 s
 const ROOM_STATES = ["conflict", "missing_agent", "unknown", "healthy", "empty"];
 const TONES = {
   ready: "good", healthy: "good",
@@ -291,19 +292,26 @@ function setConnection(state, text) {
 function connect() {
   const source = new EventSource("/api/events");
   let fresh = true;
+  let heardAt = performance.now();
   const on = (name, show) => source.addEventListener(name, (event) => {
     heard = new Date();
+    heardAt = performance.now();
     setConnection("live", "live");
     show(JSON.parse(event.data));
   });
   on("status", (status) => { showVerdict(status); showAgents(status.agents); });
   on("rooms", takeRooms);
   on("timeline", (entries) => { takeTimeline(entries, fresh); fresh = false; });
-  source.onerror = () => {
+  on("ping", () => {});
+  const lose = () => {
+    clearInterval(listening);
     source.close();
     setConnection("lost", heard ? `no connection; this is from ${heard.toLocaleTimeString(undefined, CLOCK)}` : "no connection");
     setTimeout(connect, RETRY_MS);
   };
+  source.onerror = lose;
+  // Who is frozen, or has no network any more, does not say so.
+  const listening = setInterval(() => { if (performance.now() - heardAt > lostAfterMs) lose(); }, 1000);
 }
 
 connect();
