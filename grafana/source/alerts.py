@@ -80,9 +80,10 @@ and on (job, instance) present_over_time(livekit_supervisor_build_info[15m])""",
             "warning",
             "0s",
             "increase(livekit_supervisor_store_errors_total[10m]) > 0",
-            "The supervisor on {{ $labels.instance }} cannot use its store",
-            "Reads or writes of claims and history failed in the last 10 minutes. Calls are not affected; "
-            "history has gaps, and a restart of the supervisor has to find out more by itself.",
+            "The supervisor on {{ $labels.instance }} cannot use files of its state or logs",
+            "In the last 10 minutes claims or history could not be read or written, or a command to stop an "
+            "agent could not be written down, or a log could not be rotated. Calls are not affected; but a "
+            "restart of the supervisor may know less, and logs may grow.",
         ),
     ),
 )

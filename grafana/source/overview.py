@@ -371,10 +371,10 @@ def _supervisor(board: dashboards.Dashboard) -> dashboards.Dashboard:
         .with_panel(
             graph(
                 "Failures of its own",
-                "Failed reads and writes of the store, and failed reloads of the configuration.",
+                "What failed with files of its state or logs, and failed reloads of the configuration.",
                 query(
                     f"sum by (instance) (increase({series('store_errors_total')}{RATE}))",
-                    "store on {{instance}}",
+                    "state or logs on {{instance}}",
                 ),
                 query(
                     "sum by (instance) (increase("

@@ -89,7 +89,7 @@ LINES: Mapping[str, Callable[[Fields], Line]] = {
     "config_reloaded": _reload,
     "internal_error": _plain("Unexpected error", Tone.BAD, "error"),
     "loop_late": _plain("Supervisor was held up", Tone.WARNING),
-    "store_failed": _plain("Store failed", Tone.WARNING, "error"),
+    "store_failed": _plain("Trouble with state or log files", Tone.WARNING, "error"),
     "livekit_up": _plain("LiveKit reached", Tone.GOOD),
     "livekit_down": _plain("LiveKit not reached", Tone.BAD, "error"),
     "worker_adopted": _plain("Running worker adopted", Tone.PLAIN),

@@ -44,6 +44,22 @@ def test_a_section_says_what_it_is_and_what_to_do(name: str) -> None:
     assert len(re.findall(r"^- ", look, re.MULTILINE)) >= 2
 
 
+def test_whatever_counts_as_a_failing_store_is_named() -> None:
+    """Log rotation and stop wishes are counted with it, so neither text may speak of the database alone."""
+    (alert,) = (a for a in ALERTS if a.name == "LiveKitSupervisorStoreFailing")
+    assert "state or logs" in alert.summary
+    for text in (alert.description, sections()[alert.name]):
+        for failing in ("history", "stop", "rotated"):
+            assert failing in text, (failing, text)
+    operations = {
+        operation
+        for path in (ROOT / "supervisor" / "daemon").glob("*.py")
+        for operation in re.findall(r'StoreFailed\(operation="([^"]+)"', path.read_text())
+    }
+    assert operations
+    assert all(f"`{operation}`" in sections()[alert.name] for operation in operations), operations
+
+
 def runbook_links() -> Iterator[tuple[str, str]]:
     for name, content in generate.files("docs").items():
         for link in re.findall(r"(?:docs|\$\{docs\})/runbook\.md[\w#-]*", content):
