@@ -484,7 +484,7 @@ class Reconciled(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreFailed(Event):
     level = Level.ERROR
-    message = "store write failed"
+    message = "the state could not be kept"
     operation: str
     error: str
 

@@ -120,7 +120,7 @@ def _tell_metrics(metrics: Mapping[str, float], notes: Notes) -> None:
     if errors:
         notes.warning(
             f"{count(int(errors), 'write')} to the store failed; claims would be rebuilt, history has gaps",
-            fix="df -h; journalctl -u livekit-supervisor | grep 'store write failed'",
+            fix="df -h; journalctl -u livekit-supervisor | grep 'the state could not be kept'",
         )
     scanned = metrics.get(f'{PREFIX}reconcile_last_success_timestamp_seconds{{loop="scan"}}', 0.0)
     if scanned and time.time() - scanned > _SCAN_AGE:

@@ -186,7 +186,9 @@ class Catalogue:
         self.config_last_reload_success = self._gauge(
             "config_last_reload_success", "1 while the configuration in use is the one in the file."
         )
-        self.store_errors = self._counter("store_errors_total", "Failed reads and writes of the store.")
+        self.store_errors = self._counter(
+            "store_errors_total", "Failed reads and writes of the store, and of files beside it."
+        )
 
     # --- agents come and go ---
 
