@@ -131,7 +131,9 @@ def test_what_is_there_to_be_copied_is_whole(
     secrets.write_text("KEY=value\n")
     secrets.chmod(0o644)
     file = write(agent=f"env_file: {secrets}")
-    fixes = [f["fix"] for f in json.loads(run("diagnose", "--json").out)["findings"] if f["fix"]]
+    findings = json.loads(run("diagnose", "--json").out)["findings"]
+    # how busy the machine is may be another story by the next look
+    fixes = [f["fix"] for f in findings if f["fix"] and "the machine is busy" not in f["message"]]
     assert f"chmod o= {secrets}" in fixes
     rows = [row for fix in fixes for row in fix.splitlines()]
     assert all(f" --config {file} " in row for row in rows if row.startswith("livekit-supervisor"))
