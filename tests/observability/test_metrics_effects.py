@@ -277,11 +277,9 @@ async def a_dispatch_that_fails_is_counted(daemon: Supervised, livekit: OddLiveK
         moves(daemon, "livekit_request_duration_seconds_count", method="list_dispatches"),
         moves(daemon, "reconcile_total", loop="workers", outcome="ok"),
         moves(daemon, "reconcile_duration_seconds_count", loop="workers"),
+        moves(daemon, "conflicts_total", kind="missing_agent", resolution="failed"),
     ):
         await kill_worker(daemon)
-    livekit.humans.clear()
-    async with moves(daemon, "conflicts_total", kind="missing_agent", resolution="failed"):
-        await send(daemon, event("participant_left", "unread"))
 
 
 # --- and none is left out -----------------------------------------------------------------------------

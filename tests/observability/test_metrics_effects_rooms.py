@@ -38,7 +38,7 @@ async def daemon(
     livekit: LiveKitServer, port: int, tmp_path: Path, runtime_dir: Path
 ) -> AsyncIterator[Supervised]:
     agents = [voice(max_rooms=1, stop={"drain": "2s", "kill": "3s"})]
-    rooms = {"join_timeout": "3s"}
+    rooms = {"join_timeout": "8s"}  # longer than LiveKit takes to list a dispatch's job
     subject = Supervised(tmp_path / "daemon", runtime_dir, livekit, port=port, agents=agents, rooms=rooms)
     await subject.start()
     yield subject

@@ -21,7 +21,7 @@ def _leaving_home(told: Path, then: str = "time.sleep(300)") -> str:
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
         "    if os.fork() > 0: os._exit(0)\n"
-        "    os.closerange(3, 64)\n"
+        "    os.closerange(3, 4096)\n"
         f"    block = b'x' * {_SIZE}\n"
         "    if os.fork() > 0:\n"
         f"        with open({str(told)!r}, 'w') as file: print(os.getpid(), file=file)\n"
