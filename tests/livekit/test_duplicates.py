@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import statistics
 from collections.abc import AsyncIterator
 from functools import partial
@@ -101,7 +102,6 @@ def heard_without_a_gap(human: Human, since: float, *, two: float = 0.0) -> None
 
 
 async def test_an_unguarded_duplicate_is_removed_and_the_right_agent_stays(stand: Stand) -> None:
-    evicted = {"kind": "duplicate_agent", "resolution": "evicted"}
     async with calls(stand, "unguarded") as talking, stand.unguarded_worker():
         since = asyncio.get_running_loop().time()
         stays: list[Stay] = []
@@ -118,12 +118,19 @@ async def test_an_unguarded_duplicate_is_removed_and_the_right_agent_stays(stand
             assert human.agents.present() == (agent,)
             # It asked nobody; on a busy machine its first syllable may be out before it is.
             heard_without_a_gap(human, since, two=0.5)
-    assert await stand.daemon.metric("conflicts_total", evicted) == UNGUARDED
+    assert len(evicted(stand)) == UNGUARDED
     times = sorted(stay.seconds or 0.0 for stay in stays)
     print(
         f"{UNGUARDED} unguarded agents (of {number} dispatches), in the room for: "
         f"median {statistics.median(times) * 1000:.0f} ms, worst {times[-1] * 1000:.0f} ms"
     )
+
+
+def evicted(stand: Stand) -> set[str]:
+    """Each once: one that is removed while it joins may come a second time, by a client that reconnects."""
+    lines = [json.loads(line) for line in stand.daemon.log.read_text().splitlines() if line.startswith("{")]
+    resolved = [line for line in lines if line.get("name") == "conflict_resolved"]
+    return {line["identity"] for line in resolved if line["resolution"] == "evicted"}
 
 
 async def answered(stand: Stand, room: str, right: str) -> Stay | None:
