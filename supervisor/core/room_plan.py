@@ -282,6 +282,7 @@ def _look(
         awaited=memory.awaited if memory.awaited in listed else "",
         listed=agent_sids,
         vanished=vanished,
+        stuck={key: at for key, at in memory.stuck.items() if key in ghost_identities or key in listed},
     )
     humans = tuple(p for p in participants if p.is_human)
     ours = target is not None or facts.claim is not None or bool(ghosts)

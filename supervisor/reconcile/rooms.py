@@ -439,9 +439,8 @@ class RoomReconciler:
     ) -> None:
         self._show(name, room, decision, participants)
         target = decision.memory.target
-        wanted = target.agent_id if target is not None and decision.state is RoomState.MISSING_AGENT else None
-        if any(agent.id == wanted and agent.full for agent in self._workers.views()):
-            self._found_full.setdefault(wanted or "", set()).add(name)
+        if decision.state is RoomState.MISSING_AGENT and target is not None:
+            self._note_full(name, target.agent_id)
         if decision.state is not RoomState.UNKNOWN:
             self._record_conflicts(name, room, decision, now)
         if decision.arrived:
@@ -458,6 +457,10 @@ class RoomReconciler:
         if room.intent_saved and decision.state in (RoomState.HEALTHY, RoomState.EMPTY):
             self._store.delete_intent(name)
             room.intent_saved = False
+
+    def _note_full(self, name: str, agent_id: str) -> None:
+        if any(agent.id == agent_id and agent.full for agent in self._workers.views()):
+            self._found_full.setdefault(agent_id, set()).add(name)
 
     def _show(
         self,
