@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 import aiohttp
@@ -35,8 +36,13 @@ class BareWorker:
         self._assigned = assigned
         self._session: aiohttp.ClientSession | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._listed = asyncio.Event()
 
     async def start(self) -> None:
+        """Until jobs can be given to it: LiveKit answers the registration before it lists the worker.
+
+        It reads the next message only afterwards, so that the answer to a ping tells.
+        """
         token = AccessToken(self._server.key, self._server.secret).with_grants(VideoGrants(agent=True))
         self._session = aiohttp.ClientSession()
         socket = await self._session.ws_connect(
@@ -49,6 +55,10 @@ class BareWorker:
         answer = ServerMessage.FromString(await socket.receive_bytes())
         assert answer.HasField("register"), answer
         self._listening = asyncio.create_task(self._listen(socket))
+        ping = WorkerMessage()
+        ping.ping.timestamp = time.time_ns() // 1_000_000
+        await socket.send_bytes(ping.SerializeToString())
+        await asyncio.wait_for(self._listed.wait(), 10.0)
 
     async def stop(self) -> None:
         """Without a goodbye."""
@@ -68,6 +78,8 @@ class BareWorker:
                     await self._answer(socket, message.availability.job.id, self._verdict)
             elif message.HasField("assignment"):
                 self._assigned(message.assignment.token)
+            elif message.HasField("pong"):
+                self._listed.set()
 
     async def _answer(self, socket: aiohttp.ClientWebSocketResponse, job_id: str, verdict: Verdict) -> None:
         answer = WorkerMessage()
