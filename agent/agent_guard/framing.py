@@ -27,10 +27,14 @@ class Decoder:
     """Bytes in as they come, objects out as they become whole."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> list[dict[str, object]]:
-        *lines, self._rest = (self._rest + data).split(b"\n")
+        *lines, rest = data.split(b"\n")
+        if lines:
+            lines[0] = bytes(self._rest + lines[0])
+            self._rest.clear()
+        self._rest += rest  # grows in place: a line that comes byte by byte is not copied for each
         if len(self._rest) >= MAX_LINE:
             raise FramingError("line too long")
         return [_decode(line) for line in lines]

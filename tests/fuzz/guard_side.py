@@ -12,7 +12,7 @@ import logging
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from agent_guard import messages
 from agent_guard.framing import MAX_LINE, Decoder, FramingError, encode
@@ -31,7 +31,7 @@ def guard_side(data: bytes) -> None:
     stream = data[1:]
     with soon():
         whole = _understood([stream])
-        pieces = _understood([stream[i : i + size] for i in range(0, len(stream), size)])
+        pieces = _understood(stream[i : i + size] for i in range(0, len(stream), size))
     hold(whole[1] == pieces[1], "in pieces it ends otherwise:", whole, pieces)
     if not whole[1]:  # an error in the same chunk takes what came before it along
         hold(repr(whole) == repr(pieces), "in pieces it is something else:", whole, pieces)
@@ -40,7 +40,7 @@ def guard_side(data: bytes) -> None:
     played(lambda: _scene(stream))
 
 
-def _understood(pieces: Sequence[bytes]) -> Outcome:
+def _understood(pieces: Iterable[bytes]) -> Outcome:
     decoder, found = Decoder(), list[ToGuard]()
     try:
         for piece in pieces:
