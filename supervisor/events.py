@@ -489,6 +489,22 @@ class StoreFailed(Event):
     error: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketRestored(Event):
+    level = Level.WARNING
+    message = "a socket had been removed and is there again: let nothing clean paths.runtime"
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SocketMissing(Event):
+    """New workers and commands do not find us; who is connected stays so."""
+
+    level = Level.ERROR
+    message = "a socket has been removed and cannot be made again"
+    error: str
+
+
 Subscriber = Callable[[Event], None]
 
 

@@ -29,6 +29,7 @@ from supervisor.daemon.evidence import DeathEvidence
 from supervisor.daemon.gauges import Gauges
 from supervisor.daemon.notify import Notifier
 from supervisor.daemon.rogues import RogueHunt
+from supervisor.daemon.sockets import SocketNames
 from supervisor.daemon.watchdog import Watchdog
 from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
 from supervisor.daemon.wishes import StopWishes
@@ -71,6 +72,7 @@ EXACT_EVERY = 6
 """Looks: memory is estimated each time, which counts what forks share twice, and measured every so often."""
 HEALTH_SECONDS = 5.0
 SCAN_SECONDS = 5.0
+SOCKETS_SECONDS = 2.0
 PROBE_SECONDS = 1.0
 PRUNE_SECONDS = 3600.0
 ROTATE_SECONDS = 5.0
@@ -215,6 +217,7 @@ class Daemon:
             server_id=SERVER_ID,
         )
         self._control = ControlServer(runtime / "control.sock", views, commands, bus)
+        self._sockets = SocketNames([self._guard_server, self._control], bus)
 
     @property
     def _mode(self) -> str:
@@ -305,6 +308,7 @@ class Daemon:
         schedule.every(MEASURE_SECONDS, "measure", self._measure)
         schedule.every(HEALTH_SECONDS, "health", self._ask_workers)
         schedule.every(SCAN_SECONDS, "scan", self._rogues.scan)
+        schedule.every(SOCKETS_SECONDS, "sockets", self._sockets.keep)
         schedule.every(ROTATE_SECONDS, "rotate", self._rotate)
         schedule.every(PRUNE_SECONDS, "prune", self._store.prune)
         loops: list[Coroutine[Any, Any, None]] = [

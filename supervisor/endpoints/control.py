@@ -29,7 +29,7 @@ class ControlServer:
     """Listens on ``control.sock`` in the runtime directory."""
 
     def __init__(self, path: Path, views: Views, commands: Commands, bus: EventBus) -> None:
-        self._path = path
+        self.path = path
         self._views = views
         self._commands = commands
         self._bus = bus
@@ -49,9 +49,17 @@ class ControlServer:
                 web.post("/v1/commands/{name}", self._command),
             ]
         )
-        self._listener = UnixListener(self._path)
+        self._listener = UnixListener(self.path)
         self._serving = Serving(app, [self._listener.socket], most=MOST_CONNECTIONS, abandon=False)
         await self._serving.start()
+
+    async def restore(self) -> bool:
+        """Whether the socket had lost its name; it has one again.  Raises ListenError."""
+        if self._listener is None or self._serving is None or not self._listener.is_lost:
+            return False
+        self._listener = UnixListener(self.path)
+        await self._serving.move([self._listener.socket])
+        return True
 
     async def aclose(self) -> None:
         """May be called again, and before the start."""

@@ -36,7 +36,7 @@ class GuardServer:
     """Listens on ``guard.sock``."""
 
     def __init__(self, path: Path, service: GuardService, bus: EventBus, clock: Callable[[], float]) -> None:
-        self._path = path
+        self.path = path
         self._service = service
         self._clock = clock
         self._door = _Door(bus, clock)
@@ -45,7 +45,22 @@ class GuardServer:
 
     async def start(self) -> None:
         """Bind the socket, mode 0600.  Raises :class:`supervisor.endpoints.listen.ListenError`."""
-        self._listener = UnixListener(self._path)
+        await self._listen()
+
+    async def restore(self) -> bool:
+        """Whether the socket had lost its name; it has one again, and who is connected stays.
+
+        Raises :class:`supervisor.endpoints.listen.ListenError`.
+        """
+        if self._server is None or self._listener is None or not self._listener.is_lost:
+            return False
+        before = self._server
+        await self._listen()
+        before.close()
+        return True
+
+    async def _listen(self) -> None:
+        self._listener = UnixListener(self.path)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_unix_server(self._accept, sock=self._listener.socket, backlog=512)
 

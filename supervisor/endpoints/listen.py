@@ -108,6 +108,16 @@ class UnixListener:
         except OSError as error:
             raise ListenError(str(path), _reason(error)) from error
 
+    @property
+    def is_lost(self) -> bool:
+        """Does its name lead elsewhere, or nowhere, as after a cleaner of ``/tmp``, or a login session?"""
+        try:
+            return _identity(self.path) != self._file
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:  # not known
+            return False
+
     def remove(self) -> None:
         """Take the name away, unless it belongs to another socket by now; who is connected stays so."""
         with contextlib.suppress(OSError):

@@ -61,6 +61,16 @@ class Serving:
 
     async def start(self) -> None:
         await self._runner.setup()
+        await self._accept()
+
+    async def move(self, sockets: list[socket.socket]) -> None:
+        """Accept on these instead; who is connected stays so."""
+        for server in self._servers:
+            server.close()
+        self._sockets, self._servers = sockets, []
+        await self._accept()
+
+    async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         for each in self._sockets:
             self._servers.append(await loop.create_server(self._connection, sock=each))

@@ -121,6 +121,26 @@ async def test_a_second_daemon_exits_with_4_and_touches_nothing(
         await subject.close()
 
 
+async def test_sockets_that_are_cleaned_away_are_there_again(
+    make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
+) -> None:
+    server = await asyncio.to_thread(make_livekit_server)
+    subject = Supervised(tmp_path / "daemon", runtime_dir, server)
+    await subject.start()
+    try:
+        before = (await subject.agent())["pid"]
+        (runtime_dir / "control.sock").unlink()
+        (runtime_dir / "guard.sock").unlink()
+        assert await subject.status() is None
+        await subject.until(lambda s: s["agents"][0]["ready"] and s["agents"][0]["pid"] == before, 10)
+        os.kill(before or 0, signal.SIGKILL)
+        # Ready is what the new worker's guard has said.
+        await subject.until(lambda s: s["agents"][0]["ready"] and s["agents"][0]["pid"] != before, 30)
+        assert "a socket had been removed and is there again" in subject.log.read_text()
+    finally:
+        await subject.close()
+
+
 async def test_no_secret_is_told_anywhere(
     make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
 ) -> None:
