@@ -105,7 +105,7 @@ def handoff(client: Client, state: Path, patience: float = 15.0) -> str:
                 raise CliError(f"the daemon is still there after {patience:g} s", ExitCode.WRONG)
             time.sleep(_LOOK_AGAIN)
     goes_on = "goes on" if workers == 1 else "go on"
-    return f"the daemon has gone; {count(workers, 'worker')} {goes_on}; next: livekit-supervisor run"
+    return f"the daemon has gone; {count(workers, 'worker')} {goes_on}; next: {client.start}"
 
 
 # --- watching -----------------------------------------------------------------------------------------

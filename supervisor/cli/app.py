@@ -7,6 +7,7 @@ One rule: this module only says what can be asked.  What a command needs is impo
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -118,7 +119,9 @@ def _installation(context: typer.Context) -> Installation:
 def _client(context: typer.Context) -> Client:
     from supervisor.cli.client import Client
 
-    return Client(_installation(context).control_socket)
+    installation, named = _installation(context), context.find_root().obj
+    config = f"--config {shlex.quote(str(named))} " if named else ""
+    return Client(installation.control_socket, f"livekit-supervisor {config}run")
 
 
 def _waiting() -> AbstractContextManager[None]:

@@ -17,9 +17,8 @@ from pathlib import Path
 from supervisor.cli.documents import VERSION
 from supervisor.cli.progress import Tell, untold
 from supervisor.cli.screen import print_error
-from supervisor.cli.settings import load
 from supervisor.cli.text import count, plain
-from supervisor.config import AgentSettings, ConfigError, Settings
+from supervisor.config import AgentSettings, ConfigError, Settings, load
 from supervisor.config.document import parse
 from supervisor.config.load import MAX_BYTES
 

@@ -39,8 +39,10 @@ class Refused(CliError):
 class Client:
     """Asks the daemon behind one control socket; a connection for each question."""
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, start: str = "livekit-supervisor run") -> None:
         self._path = socket_path
+        self.start = start
+        """What to type for a daemon that is not running."""
 
     def status(self) -> Status:
         return cast(Status, self._document("/v1/status"))
@@ -86,8 +88,7 @@ class Client:
             raise NotRunning(f"{self._path}: the daemon broke off its answer ({why})") from error
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError) as error:
             raise NotRunning(
-                f"the daemon is not running (nobody listens on {self._path}); "
-                "start it with: livekit-supervisor run"
+                f"the daemon is not running (nobody listens on {self._path}); start it with: {self.start}"
             ) from error
         except OSError as error:
             raise NotRunning(f"{self._path}: {error}") from error

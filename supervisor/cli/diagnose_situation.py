@@ -23,9 +23,8 @@ from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
 from supervisor.cli.documents import Status
 from supervisor.cli.errors import CliError
 from supervisor.cli.locate import Installation, locate
-from supervisor.cli.settings import load
 from supervisor.cli.text import count, plain
-from supervisor.config import ConfigError, Settings
+from supervisor.config import ConfigError, Settings, load
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from supervisor.cli.documents import VERSION
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.cli.settings import NO_HOME, load_settings
-from supervisor.config import Settings
+from supervisor.cli.settings import load_settings
+from supervisor.config import Settings, defaults
 from supervisor.config.env_file import EnvFile
 from supervisor.config.problems import FileProblems
 
@@ -177,9 +177,9 @@ def _system_unit(file: Path, program: str, settings: Settings) -> str:
 
 def _home(environ: Mapping[str, str]) -> Path:
     try:
-        return Path(environ.get("HOME") or Path.home())
-    except RuntimeError as error:
-        raise CliError(NO_HOME, ExitCode.USAGE) from error
+        return defaults.home(environ)
+    except ValueError as error:
+        raise CliError(str(error), ExitCode.USAGE) from error
 
 
 def _user_plan(file: Path, program: str, environ: Mapping[str, str]) -> Plan:
@@ -189,7 +189,6 @@ def _user_plan(file: Path, program: str, environ: Mapping[str, str]) -> Plan:
     settings = load_settings(file, {**environ, **variables})
     text = _filled_in(template(f"{NAME}.user.service"), file, program)
     text = _set(text, "TimeoutStopSec", _stop_seconds(settings))
-    text = _add_after(text, "ExecStart", f"EnvironmentFile=-%h/.config/{NAME}/environment")
     units = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "systemd/user"
     return Plan(
         (Unit(units / f"{NAME}.service", text),),

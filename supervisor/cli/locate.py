@@ -15,7 +15,6 @@ from pydantic_core import ErrorDetails
 
 from supervisor.cli.errors import CliError, ExitCode
 from supervisor.cli.references import Reference
-from supervisor.cli.settings import NO_HOME
 from supervisor.cli.text import plain
 from supervisor.config import PathSettings
 from supervisor.config.document import Document, parse
@@ -81,8 +80,6 @@ def _paths(file: Path, document: Document, given: object, environ: Mapping[str, 
             for place in [("paths", *details["loc"])]
         ]
         raise CliError("\n".join(lines), ExitCode.USAGE) from error
-    except RuntimeError as error:  # Path.home()
-        raise CliError(_problem(file, None, "paths", NO_HOME), ExitCode.USAGE) from error
 
 
 def _message(details: ErrorDetails) -> str:

@@ -9,18 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.cli.errors import CliError, ExitCode
-from supervisor.config import ConfigError, Problem, Settings
-from supervisor.config import load as read
-
-NO_HOME = "this user has no home directory to keep state in: set HOME, or paths.state"
-
-
-def load(file: Path, environ: Mapping[str, str]) -> Settings:
-    """Raises ConfigError, and for a user without a home, too."""
-    try:
-        return read(file, environ)
-    except RuntimeError as error:  # Path.home()
-        raise ConfigError([Problem(str(file), None, "paths", NO_HOME)]) from error
+from supervisor.config import ConfigError, Settings, load
 
 
 def load_settings(file: Path, environ: Mapping[str, str]) -> Settings:

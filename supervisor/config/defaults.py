@@ -14,6 +14,7 @@ from typing import Any
 from supervisor.config.types import Surroundings, absolute
 
 NAME = "livekit-supervisor"
+NO_HOME = "this user has no home directory to keep state in: set HOME, or paths.state"
 
 _LONGEST_SOCKET = len("control.sock")
 _SOCKET_LIMIT = 107
@@ -50,7 +51,15 @@ def _home(around: Surroundings, variable: str, otherwise: str) -> Path:
     configured = around.environ.get(variable, "")
     if configured.startswith("/"):
         return Path(configured)
-    return Path(around.environ.get("HOME") or Path.home()) / otherwise
+    return home(around.environ) / otherwise
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """Raises ValueError for a user without one."""
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        raise ValueError(NO_HOME) from None
 
 
 def _users(around: Surroundings) -> Path:

@@ -69,8 +69,14 @@ def find_server(environ: Mapping[str, str], progress: Callable[[str], None]) -> 
 
 
 def cache_dir(environ: Mapping[str, str]) -> Path:
-    base = environ.get("XDG_CACHE_HOME") or str(Path(environ.get("HOME") or Path.home()) / ".cache")
-    return Path(base) / "livekit-supervisor"
+    """Raises DevServerError for a user without a home."""
+    if base := environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "livekit-supervisor"
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        raise DevServerError("this user has no home directory: set HOME, or XDG_CACHE_HOME") from None
+    return home / ".cache" / "livekit-supervisor"
 
 
 def _is_program(path: Path) -> bool:

@@ -477,6 +477,12 @@ def test_without_a_daemon(run: Run, command: tuple[str, ...]) -> None:
     assert "livekit-supervisor run" in outcome.err
 
 
+def test_without_a_daemon_the_configuration_in_use_is_named(run: Run, config: Path) -> None:
+    outcome = run("status", "--config", str(config))
+    assert outcome.err.rstrip().endswith(f"start it with: livekit-supervisor --config {config} run")
+    assert run("status").err.rstrip().endswith("start it with: livekit-supervisor run")
+
+
 def test_a_socket_that_nobody_listens_on_any_more(run: Run, runtime_dir: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left_behind:
         left_behind.bind(str(runtime_dir / "control.sock"))

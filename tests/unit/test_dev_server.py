@@ -89,6 +89,16 @@ def test_without_go_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         find_server({"PATH": "", "HOME": str(tmp_path)}, _nowhere)
 
 
+def test_without_a_home_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(DevServerError, match="set HOME"):
+        find_server({"PATH": ""}, _nowhere)
+
+
 def test_two_builders_build_once(tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     wait = f"while [ ! -e {gate} ]; do sleep 0.02; done"
