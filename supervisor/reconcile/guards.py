@@ -145,6 +145,10 @@ class GuardDesk:
             if worker.spec.policy.guarded
         )
 
+    def drains(self, agent_id: str) -> bool:
+        worker = self.workers.get(agent_id)
+        return worker is not None and worker.draining and worker.ending is not None
+
     def words_of_welcome(self, agent_id: str) -> Wire:
         times = self._times(agent_id)
         return {
@@ -169,8 +173,7 @@ class _WorkerSession:
     def welcome(self) -> None:
         self.told = self.desk.words_of_welcome(self.agent_id)
         self.peer.send(self.told)
-        worker = self.desk.workers.get(self.agent_id)
-        if worker is not None and worker.draining and worker.ending is not None:
+        if self.desk.drains(self.agent_id):
             self.drain(0.0)
 
     # as WorkerLink
@@ -283,6 +286,8 @@ class _JobSession:
         self.told = self.desk.words_of_welcome(self.agent_id)
         held = {"hold": claim is not None, "epoch": claim.epoch if claim is not None else 0}
         self.peer.send({**self.told, **held})
+        if self.desk.drains(self.agent_id):  # since before it found us
+            self.drain(0.0)
 
     # as JobLink
 

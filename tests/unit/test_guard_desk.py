@@ -283,8 +283,9 @@ async def test_a_worker_is_not_idle_before_its_guards_have_said_so(change: str, 
     daemon.pass_time(GUARD_RETURNS + 1.0)
     await turns(5)
     assert worker.state is WorkerState.DRAINING  # its job has not spoken for itself
-    _, job = stage.job(joined=True)
+    job_peer, job = stage.job(joined=True)
     assert not isinstance(job, Refusal)
+    assert [message["type"] for message in job_peer.heard] == ["welcome", "drain"]
     await say(stage, job, {"type": "census", "agents": ["a"], "humans": 1})
     daemon.pass_time(5.0)
     await turns(5)
