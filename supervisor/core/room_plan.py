@@ -700,16 +700,13 @@ def _next_step(look: _Look, policy: RoomPolicy, memory: RoomMemory, now: float) 
         for d in look.dispatches
         if d.agent_name == target.agent_name and d.id not in memory.refused and _dead_of(look, d) is None
     ]
-    lost = [d for d in dispatched if _is_lost(look, d, policy, memory, now)]
+    lost = [d for d in dispatched if now >= _lost_at(look, d, policy, memory, now)]
     if lost:
         cause = memory.cause or RecoveryCause.LOST_DISPATCH
         deletions = tuple(DeleteDispatch(d.id, ConflictKind.LOST_DISPATCH, target.agent_id) for d in lost)
         return _Step(replace(memory, cause=cause), "a dispatch was lost", deletions)
     if dispatched:
-        oldest = min(memory.seen.get(d.id, now) for d in dispatched)
-        look_at = min(_lost_at(d, policy, memory, now) for d in dispatched)
-        if agent is not None and agent.ready_since is not None and agent.ready_since > oldest:
-            look_at = min(look_at, max(agent.ready_since, now) + SETTLE)
+        look_at = min(_lost_at(look, d, policy, memory, now) for d in dispatched)
         return _Step(memory, "dispatched, waiting for the agent to join", look_at=look_at)
     if agent is None or not agent.ready:
         why = agent.reason if agent is not None else "not configured"
@@ -737,32 +734,31 @@ def _await_holder(claim: Claim, policy: RoomPolicy, memory: RoomMemory, now: flo
     return _Step(memory, "its agent did not come back", (RevokeClaim(claim.job_id),))
 
 
-def _lost_at(dispatch: Dispatch, policy: RoomPolicy, memory: RoomMemory, now: float) -> float:
-    """When it has had its time.  One that has brought its agent may bring it back, within the same grace
-    that an agent of its own would have."""
+def _lost_at(look: _Look, dispatch: Dispatch, policy: RoomPolicy, memory: RoomMemory, now: float) -> float:
+    """When no agent will come of it any more: it has had its time, or was made for no worker.
+
+    One that has brought its agent may bring it back, within the grace that an agent of its own would have.
+    """
     seen = memory.seen.get(dispatch.id, now)
     at = seen + policy.join_timeout
     if memory.agent_at >= seen:
         silent_since = now if memory.silent_since is None else memory.silent_since
         at = max(at, silent_since + policy.missing_grace)
-    return at
+    for_no_worker = _for_no_worker_at(look, dispatch, seen)
+    return at if for_no_worker is None else min(at, for_no_worker)
 
 
-def _is_lost(look: _Look, dispatch: Dispatch, policy: RoomPolicy, memory: RoomMemory, now: float) -> bool:
-    """No agent will come of it: too old, or made while no worker was there to take it.
+def _for_no_worker_at(look: _Look, dispatch: Dispatch, seen: float) -> float | None:
+    """When it is sure that no worker was there to take it; None: one may have been.
 
     LiveKit launches a dispatch's job once, when it is made; one without a job that is older than the
     registration of every worker of that name is not tried again.
     """
-    if now >= _lost_at(dispatch, policy, memory, now):
-        return True
     if dispatch.job_ids:
-        return False
-    seen = memory.seen.get(dispatch.id, now)
+        return None
     ready = [a.ready_since for a in look.facts.agents if a.name == dispatch.agent_name and a.ready]
-    return bool(ready) and all(
-        since is not None and since > seen and now >= since + SETTLE for since in ready
-    )
+    later = [since for since in ready if since is not None and since > seen]
+    return max(later) + SETTLE if later and len(later) == len(ready) else None
 
 
 def _tell(conflicts: tuple[Conflict, ...]) -> str:

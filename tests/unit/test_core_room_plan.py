@@ -270,8 +270,9 @@ class TestMissing:
     def test_a_dispatch_that_another_worker_of_the_name_may_have_taken_is_not_lost(self) -> None:
         old, young = replace(ALICE, ready_since=0.0), replace(ALICE, id="alice2", ready_since=NOW - 5)
         given = facts(HUMAN, dispatches=(dispatch(1),), agents=(young, old))
-        memory = RoomMemory(seen={"D1": NOW - 6})
-        assert decide(given, memory).actions == ()
+        memory = RoomMemory(seen={"D1": NOW - 6}, silent_since=NOW - 6)
+        waits = decide(given, memory)
+        assert (waits.actions, waits.look_at) == ((), NOW - 6 + POLICY.join_timeout)
         both_young = replace(given, agents=(young, replace(young, id="alice")))
         assert decide(both_young, memory).actions == (DeleteDispatch("D1", K.LOST_DISPATCH, "alice2"),)
 
