@@ -154,7 +154,7 @@ class AgentSettings(Section):
     cwd: Folder
     """Working directory; by default the folder of this file."""
     env: Variables = Field(default={}, repr=False)
-    """Environment variables, over those of `env_file`."""
+    """Environment variables, over those of `env_file`; `livekit`'s address, key and secret over both."""
     env_file: EnvironmentFile | None = None
     """A file of `NAME=value` lines; data, of which nothing is expanded or executed."""
     inherit_env: Switch = True

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from supervisor.config import AgentSettings, Settings
@@ -52,9 +52,19 @@ def agent_spec(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bo
 
 
 def notices(settings: Settings) -> list[tuple[str, str]]:
-    """What the operator asked for and does not get from this version: agent ID and text."""
-    text = "warm_spare is not supported by this version: a worker that died is replaced by a new one"
-    return [(agent.id, text) for agent in settings.agents if agent.warm_spare]
+    """What the operator asked for and does not get: agent ID and text."""
+    return [(agent.id, text) for agent in settings.agents for text in _notices(agent, settings)]
+
+
+def _notices(agent: AgentSettings, settings: Settings) -> Iterator[str]:
+    if agent.warm_spare:
+        yield "warm_spare is not supported by this version: a worker that died is replaced by a new one"
+    theirs = agent.environment
+    unused = [
+        name for name, value in _livekit(settings).items() if theirs.get(name, value).rstrip("/") != value
+    ]
+    if unused:
+        yield f"its env or env_file names {', '.join(unused)}, which is not used: livekit: says otherwise"
 
 
 def unconfigured_spec(agent_id: str, settings: Settings) -> AgentSpec:
@@ -116,12 +126,8 @@ def _policy(agent: AgentSettings, *, dev: bool) -> WorkerPolicy:
 def _process(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bool) -> ProcessSpec:
     argv = _argv(agent)
     marks = _marks(agent.id, settings)
-    livekit = {
-        "LIVEKIT_URL": settings.livekit.url,
-        "LIVEKIT_API_KEY": settings.livekit.api_key,
-        "LIVEKIT_API_SECRET": settings.livekit.api_secret.get_secret_value(),
-    }
-    configured = {**livekit, **agent.environment}
+    # An env_file that came from an old set-up has a LiveKit of its own, which nobody changes with livekit:.
+    configured = {**agent.environment, **_livekit(settings)}
     env = {**_inherited(agent), **configured, **dict(marks)}
     if agent.script is not None:
         env.update(_guard_environment(agent, settings, guard, env, dev=dev))
@@ -134,6 +140,14 @@ def _process(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bool
         marks=marks,
         command_hash=_hash(argv, str(agent.cwd), configured, agent.name, dev),
     )
+
+
+def _livekit(settings: Settings) -> dict[str, str]:
+    return {
+        "LIVEKIT_URL": settings.livekit.url,
+        "LIVEKIT_API_KEY": settings.livekit.api_key,
+        "LIVEKIT_API_SECRET": settings.livekit.api_secret.get_secret_value(),
+    }
 
 
 def _marks(agent_id: str, settings: Settings) -> tuple[tuple[str, str], ...]:
