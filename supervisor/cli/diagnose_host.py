@@ -77,17 +77,27 @@ def _tell_disks(situation: Situation, notes: Notes) -> None:
     if situation.installation is None:
         return
     places = situation.installation
-    for path in dict.fromkeys(_existing(place) for place in (places.state, places.logs)):
-        free = shutil.disk_usage(path).free
-        evidence = f"{size(free)} are free where {path} is"
-        if free < DISK_OUT:
-            notes.error(
-                "the disk is full: history and logs are lost", evidence, fix=f"du -xh {path} | sort -h"
-            )
-        elif free < DISK_LOW:
-            notes.warning("the disk is nearly full", evidence, fix=f"du -xh {path}")
-        else:
-            notes.ok("there is room on the disk", evidence)
+    looked_at = set()
+    for place in dict.fromkeys((places.state, places.logs)):
+        try:
+            path = _existing(place)
+            free = shutil.disk_usage(path).free
+        except OSError as error:
+            notes.unknown("how full the disk is could not be seen", f"{place}: {error.strerror}")
+            continue
+        if path not in looked_at:
+            _tell_disk(path, free, notes)
+        looked_at.add(path)
+
+
+def _tell_disk(path: Path, free: int, notes: Notes) -> None:
+    evidence = f"{size(free)} are free where {path} is"
+    if free < DISK_OUT:
+        notes.error("the disk is full: history and logs are lost", evidence, fix=f"du -xh {path} | sort -h")
+    elif free < DISK_LOW:
+        notes.warning("the disk is nearly full", evidence, fix=f"du -xh {path}")
+    else:
+        notes.ok("there is room on the disk", evidence)
 
 
 def _existing(path: Path) -> Path:

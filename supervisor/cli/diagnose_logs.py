@@ -5,12 +5,14 @@ One rule: the lines are evidence for people; nothing is wrong *now* because of w
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
 from supervisor.cli.diagnose_findings import Area, Finding, Notes, Situation
 from supervisor.cli.log_lines import document, readable
 from supervisor.cli.text import count, plain
+from supervisor.process.logfile import open_to_read
 from supervisor.process.logs import last_output
 
 TAIL_BYTES = 262_144
@@ -38,16 +40,33 @@ def look(situation: Situation) -> list[Finding]:
         notes.unknown("where the logs are is not known while the configuration cannot be read")
         return notes.findings
     places = situation.installation
+    unreadable = []
     for agent in places.agents:
-        _tell_log(agent.id, places.logs / f"{agent.id}.log", notes)
+        path = places.logs / f"{agent.id}.log"
+        fault = _fault(path)
+        if fault:
+            unreadable.append(f"{path}: {fault}")
+        else:
+            _tell_log(agent.id, path, notes)
+    if unreadable:
+        notes.unknown(f"{count(len(unreadable), 'log')} could not be read", *unreadable)
     if not notes.findings:
         notes.ok("nothing of note in the workers' logs")
     return notes.findings
 
 
+def _fault(path: Path) -> str:
+    """Why it cannot be read; one that is not there yet holds nothing."""
+    try:
+        os.close(open_to_read(path))
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or "is not a plain file"
+    return ""
+
+
 def _tell_log(agent_id: str, path: Path, notes: Notes) -> None:
-    if not path.exists():
-        return
     lines = last_output(path, 0, TAIL_BYTES)
     parsed = [(line, document(line)) for line in lines]
     counts = Counter(str(entry.get("message")) for _, entry in parsed)

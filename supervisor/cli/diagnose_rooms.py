@@ -63,13 +63,12 @@ async def look(situation: Situation, *, reached: bool) -> list[Finding]:
         notes.unknown("rooms were not looked at: LiveKit cannot be asked")
         return notes.findings
     seen = await _read(settings, notes)
-    claims = _claims(settings.paths.state / "supervisor.db")
     if situation.rooms is not None:
         _tell_verdicts(situation.rooms["rooms"], {room.name: room for room in seen}, notes)
     else:
         for room in seen:
             _tell_plain(room, settings, notes)
-        _tell_ghosts(seen, claims, notes)
+        _tell_ghosts(seen, stored_claims(settings.paths.state / "supervisor.db", notes), notes)
     if situation.conflicts is not None:
         tell_conflicts(situation.conflicts, notes)
     if not notes.findings:
@@ -197,9 +196,13 @@ def _tell_ghosts(seen: Iterable[Seen], claims: Iterable[StoredClaim], notes: Not
                 )
 
 
-def _claims(database: Path) -> list[StoredClaim]:
+def stored_claims(database: Path, notes: Notes) -> list[StoredClaim]:
     """As the last daemon left them.  Looking makes no file."""
-    if not database.is_file():
+    try:
+        if not database.is_file():
+            return []
+    except OSError as error:
+        notes.unknown("whether an agent is a ghost could not be seen", f"{database}: {error.strerror}")
         return []
     for mode in ("mode=ro", "immutable=1"):  # the latter where the last daemon has tidied up
         try:

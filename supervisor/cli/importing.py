@@ -7,6 +7,7 @@ by observing: nothing is touched, neither rooms nor second processes, until two 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,23 @@ def read(paths: Iterable[Path], environ: Mapping[str, str]) -> Pieces:
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if not path.exists():
-            raise CliError(f"{path}: there is no such file", ExitCode.USAGE)
-        if path.is_dir():
+        if _is_folder(path):
             yield from sorted({file for pattern in _LOOKED_FOR for file in path.glob(pattern)})
         else:
             yield path
+
+
+def _is_folder(path: Path) -> bool:
+    """Raises CliError for what is not there, or cannot be looked at by this user."""
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+        if is_folder:
+            os.scandir(path).close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CliError(f"{path}: there is no such file", ExitCode.USAGE) from None
+    except OSError as error:
+        raise CliError(f"{path}: cannot be looked at: {error.strerror}", ExitCode.USAGE) from error
+    return is_folder
 
 
 def _workers(path: Path, pieces: Pieces) -> list[Worker]:
@@ -132,7 +144,7 @@ def write(output: Path, imported: Imported) -> list[Path]:
     if secret in wanted and _holds(secret, wanted[secret]):
         del wanted[secret]
     for path in wanted:
-        if path.is_symlink() or path.exists():
+        if os.path.lexists(path):
             raise CliError(f"{path} is there already, and was not changed", ExitCode.USAGE)
     for path, text in wanted.items():
         _create(path, text)

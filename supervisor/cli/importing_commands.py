@@ -120,10 +120,10 @@ def _args(words: Sequence[str], script: str, cwd: Path) -> tuple[str, ...]:
 def _interpreter(name: str, cwd: Path, virtual_environment: Path | None, worker: Worker) -> Path | None:
     if "/" in name:
         return cwd / name
-    if virtual_environment is not None and (virtual_environment / "bin/python").exists():
+    if virtual_environment is not None and os.path.exists(virtual_environment / "bin/python"):
         return virtual_environment / "bin/python"
     for folder in (".venv", "venv", "env"):
-        if (cwd / folder / "bin/python").exists():
+        if os.path.exists(cwd / folder / "bin/python"):
             worker.remarks.append(f"{name} could be any: the environment beside it, {folder}, was taken")
             return cwd / folder / "bin/python"
     found = shutil.which(name)

@@ -20,14 +20,17 @@ import yaml
 
 from agent_guard import log as guard_log
 from supervisor.cli import app as cli_app
-from supervisor.cli import diagnose_logs, diagnose_rooms
-from supervisor.cli.diagnose_findings import Area, Notes, Severity
+from supervisor.cli import diagnose_host, diagnose_logs, diagnose_rooms
+from supervisor.cli.diagnose_findings import Area, Notes, Severity, Situation
 from supervisor.cli.diagnose_livekit import webhook_lines
 from supervisor.cli.diagnose_processes import as_owner_of
+from supervisor.cli.locate import Installation
+from supervisor.cli.references import Reference
 from supervisor.config import load
 from tests.json_documents import DIAGNOSIS
 from tests.ports import free_port
 from tests.unit.cli_daemon import CONFLICTS, PROBLEM, SALES, Daemon
+from tests.unit.closed import closed
 
 SECRET = "s3cret-of-livekit-0123456789-0123456789"
 
@@ -285,6 +288,28 @@ def test_conflicts_and_errors_in_a_log_are_shown(write: Write, run: Run, tmp_pat
     [errors] = outcome.findings("logs", "warning")
     assert errors["fix"] == f"livekit-supervisor --config {file} logs one"
     assert "\x1b" not in run("diagnose").out
+
+
+def test_what_this_user_may_not_look_at_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("supervisor.cli.diagnose_host.PROCESSOR_SECONDS", 0.01)
+    folder = tmp_path / "of-another-user"
+    folder.mkdir()
+    agents = (Reference("one", "One"), Reference("two", "Two"))
+    places = Installation(tmp_path / "config.yaml", folder / "state", folder, folder / "logs", agents)
+    situation = Situation(places.file, {}, None, places, None, None, None, None, {})
+    notes = Notes(Area.ROOMS)
+    with closed(folder):
+        logs, host = diagnose_logs.look(situation), diagnose_host.look(situation)
+        assert diagnose_rooms.stored_claims(folder / "state/supervisor.db", notes) == []
+    [finding] = logs
+    assert (finding.severity, finding.message) == (Severity.UNKNOWN, "2 logs could not be read")
+    assert finding.evidence[0] == f"{folder}/logs/one.log: Permission denied"
+    unknown = [f.evidence[0] for f in (*host, *notes.findings) if f.severity is Severity.UNKNOWN]
+    assert unknown == [
+        f"{folder}/state: Permission denied",
+        f"{folder}/logs: Permission denied",
+        f"{folder}/state/supervisor.db: Permission denied",
+    ]
 
 
 # --- what livekit.yaml lacks ----------------------------------------------------------------------------

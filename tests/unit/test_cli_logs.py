@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from supervisor.cli.locate import Installation
 from supervisor.cli.log_lines import document, readable
 from supervisor.cli.logs import show_logs
 from supervisor.cli.references import Reference
+from tests.unit.closed import closed
 
 AGENT = Reference("agent-1", "Agent_66")
 
@@ -67,6 +71,26 @@ def test_other_lines_stay_as_they_are(line: str) -> None:
     assert readable(line) == line
 
 
+@pytest.fixture(params=["Etc/GMT-14", "Etc/GMT+12"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The two ends of the clock: east of it a day comes first, west of it last."""
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize(
+    "moment", ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_at_the_end_of_the_calendar_is_shown(moment: str) -> None:
+    shown, _, message = readable(json.dumps({"message": "hello", "timestamp": moment})).partition("  ")
+    assert shown == moment or re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", shown)
+    assert message.strip() == "hello"
+
+
 @given(st.text())
 def test_no_line_steers_the_terminal(text: str) -> None:
     for line in (text, json.dumps({"message": text, "level": text, text: text, "exc_info": text})):
@@ -105,6 +129,15 @@ def test_logs_of_an_agent_that_never_ran(installation: Installation) -> None:
     with pytest.raises(CliError, match="nothing was logged yet") as error:
         show_logs(installation, "Agent_66", follow=False, lines=2, as_json=False)
     assert error.value.code is ExitCode.WRONG
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_logs_that_this_user_may_not_look_at(
+    installation: Installation, log: Path, tmp_path: Path, follow: bool
+) -> None:
+    write(log, "one")
+    with closed(tmp_path), pytest.raises(CliError, match=f"{log}: not permitted; use the command as"):
+        show_logs(installation, "Agent_66", follow=follow, lines=2, as_json=False)
 
 
 def test_logs_of_an_unknown_agent(installation: Installation) -> None:

@@ -17,6 +17,7 @@ from supervisor.cli.importing import Imported, import_files
 from supervisor.cli.importing_commands import substitute, worker_of
 from supervisor.cli.importing_render import quoted
 from supervisor.config import AgentSettings, Settings, load
+from tests.unit.closed import closed
 
 SCRIPT = """
 from livekit.agents import AgentServer, cli
@@ -519,6 +520,28 @@ def test_the_command(old: Old, run: Callable[..., int], capsys: pytest.CaptureFi
     assert "is there already" in capsys.readouterr().err
     assert run("import") == 2
     assert run("import", "/no/such/file") == 2
+
+
+@pytest.mark.parametrize("name", ["", ".env"])
+def test_what_this_user_may_not_look_at(
+    old: Old, run: Callable[..., int], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    old.write(".env", ENV)
+    path = old.folder / name
+    with closed(old.folder):
+        assert run("import", str(path)) == 2
+    assert f"{path}: cannot be looked at: Permission denied" in capsys.readouterr().err
+
+
+def test_an_environment_that_this_user_may_not_look_at(runtime_dir: Path) -> None:
+    environment = runtime_dir / "of-another-user"
+    environment.mkdir()
+    (runtime_dir / "agent.py").write_text(SCRIPT)
+    runtime_dir.chmod(0o755)
+    with closed(environment):
+        worker = worker_of(["python3", "agent.py", "start"], runtime_dir, "s", "t", environment)
+    assert worker is not None
+    assert worker.python != environment / "bin/python"
 
 
 def test_a_second_import_beside_the_first_keeps_its_secret_and_overwrites_nothing(
