@@ -6,9 +6,8 @@ One rule: a line that is not LiveKit's JSON is shown as it is, except that it ca
 from __future__ import annotations
 
 import json
-from datetime import datetime
 
-from supervisor.cli.text import parse_time, plain
+from supervisor.cli.text import localized, parse_time, plain
 
 _SHOWN_ELSEWHERE = frozenset({"message", "level", "timestamp", "name", "exc_info", "stack_info"})
 _NOISE = ("code.", "pid")
@@ -50,8 +49,11 @@ def _is_shown(key: str) -> bool:
 
 def _clock(parsed: dict[str, object]) -> str:
     text = parsed.get("timestamp")
-    time: datetime | None = parse_time(text) if isinstance(text, str) else None
-    return "" if time is None else time.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    time = parse_time(text) if isinstance(text, str) else None
+    if time is None:
+        return ""
+    local = localized(time)
+    return plain(text) if local is None else local.strftime("%H:%M:%S.%f")[:-3]
 
 
 def _value(value: object) -> str:

@@ -36,6 +36,14 @@ def parse_time(text: str | None) -> datetime | None:
     return time if time is None or time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
+def localized(time: datetime) -> datetime | None:
+    """In this machine's time zone; None where that is no year of the calendar any more."""
+    try:
+        return time.astimezone()
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
 def ago(text: str | None, now: datetime) -> str:
     """How long since then, in a few characters."""
     time = parse_time(text)
@@ -78,7 +86,9 @@ def local_time(text: str | None) -> str:
     time = parse_time(text)
     if time is None:
         return "-"
-    local = time.astimezone()
+    local = localized(time)
+    if local is None:
+        return plain(text)
     today = local.date() == datetime.now().astimezone().date()
     return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supervisor.cli.errors import CliError
 from supervisor.cli.references import Reference, resolve, short_ids
 from supervisor.cli.since import parse
-from supervisor.cli.text import ago, plain, short_seconds, size, span
+from supervisor.cli.text import ago, local_time, plain, short_seconds, size, span
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,11 @@ def test_times() -> None:
     assert ago(None, now) == "-"
     assert short_seconds(0.0123) == "12 ms"
     assert short_seconds(2.34) == "2.3 s"
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"])
+def test_a_time_beyond_the_calendar_is_shown_as_it_is(text: str) -> None:
+    assert local_time(text) == text
 
 
 @given(st.text())
