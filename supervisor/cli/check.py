@@ -40,11 +40,8 @@ class Finding:
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else self.file
         warning = "warning: " if self.severity == "warning" else ""
-        return (
-            f"{where}: {self.key}: {warning}{self.message}"
-            if self.key
-            else f"{where}: {warning}{self.message}"
-        )
+        key = f"{self.key}: " if self.key else ""
+        return plain(f"{where}: {key}{warning}{self.message}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ def _tell_checks(file: Path, settings: Settings, notes: Notes) -> None:
     found = check_settings(file, settings)
     for finding in found:
         tell = notes.error if finding.severity == "error" else notes.warning
-        tell(f"{finding.key}: {finding.message}", fix=_CHECK)
+        tell(plain(f"{finding.key}: {finding.message}"), fix=_CHECK)
     if not found:
         notes.ok(f"{file} is valid, and every agent's Python has livekit-agents")
 

@@ -83,6 +83,13 @@ def test_every_problem_of_the_file_at_once(write: Write, capsys: pytest.CaptureF
     assert "did you mean http?" in captured.err
 
 
+def test_no_value_of_the_file_steers_the_terminal(write: Write) -> None:
+    shown = messages(check(write('script: "x\\e[31m.py"')))
+    assert shown.count("\n") == 0
+    assert "\x1b" not in shown
+    assert "x\\x1b[31m.py" in shown
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     report = check(tmp_path / "none.yaml")
     assert not report.good
