@@ -272,6 +272,11 @@ class WorkerReconciler:
     def all(self) -> tuple[Worker, ...]:
         return tuple(self._workers.values())
 
+    def pid(self, agent_id: str) -> int | None:
+        """Of its worker's process, while there is one."""
+        worker = self.get(agent_id)
+        return worker.handle.pid if worker is not None and worker.handle is not None else None
+
     def get(self, agent_id: str) -> Worker | None:
         return self._workers.get(agent_id)
 
