@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from supervisor.config import AgentSettings, Settings
 from supervisor.core.conflicts import ConflictKind, Resolution
+from supervisor.core.worker_state import WorkerState
 from supervisor.daemon.development import SERVER_ID
 from supervisor.events import (
     ConflictDetected,
@@ -81,7 +82,10 @@ class RogueHunt:
 
     def _facts(self, agent: AgentSettings) -> AgentFacts:
         script = os.path.realpath(agent.script) if agent.script is not None else None
-        return AgentFacts(agent.id, script, Verdict(agent.rogue), *_process(self._workers.get(agent.id)))
+        worker = self._workers.get(agent.id)
+        # One that still drains is stopped only when it has ended: a second process would be two until then.
+        stopped = worker is not None and not worker.wanted and worker.state is WorkerState.STOPPED
+        return AgentFacts(agent.id, script, Verdict(agent.rogue), *_process(worker), stopped=stopped)
 
     async def _handle(self, rogue: Rogue, since: float) -> None:
         if rogue.verdict is Verdict.REPORT:

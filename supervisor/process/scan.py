@@ -50,6 +50,8 @@ class AgentFacts:
     worker_pid: int | None = None
     launch: str = ""
     """Of the running worker, as its handle tells; empty when it is not known."""
+    stopped: bool = False
+    """By command, and its worker is gone: whoever runs the script by hand now means to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +148,17 @@ class _Scan:
         return self._rogue(process, agent.id, agent.rogue, "it is left over from an earlier worker")
 
     def _unmarked(self, process: ProcessFacts) -> Rogue | None:
-        """One script may serve several agents: it is ended only if none of them wants it reported."""
+        """One script may serve several agents: it is ended only if none of them spares it."""
         serving = [a for a in self.agents if a.script is not None and a.script == process.script]
         if not serving:
             return None
-        lenient = any(agent.rogue is Verdict.REPORT for agent in serving)
-        verdict = Verdict.REPORT if lenient else Verdict.TERMINATE
-        return self._rogue(
-            process, serving[0].id, verdict, "it runs this agent's script, outside the supervisor"
-        )
+        reason = "it runs this agent's script, outside the supervisor"
+        if any(agent.rogue is Verdict.REPORT for agent in serving):
+            return self._rogue(process, serving[0].id, Verdict.REPORT, reason)
+        for agent in serving:
+            if agent.stopped:
+                return self._rogue(process, agent.id, Verdict.REPORT, f"{reason}, while the agent is stopped")
+        return self._rogue(process, serving[0].id, Verdict.TERMINATE, reason)
 
     def _unreadable(self, process: ProcessFacts) -> Rogue | None:
         rogue = self._unmarked(process)

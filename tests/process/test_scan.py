@@ -8,9 +8,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from supervisor.config import Settings, load
+from supervisor.core.worker_state import WorkerState
+from supervisor.daemon import specs
+from supervisor.daemon.rogues import RogueHunt
+from supervisor.events import EventBus, RogueFound
 from supervisor.process.ending import end_tree
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.instance import InstanceLock
@@ -18,6 +24,7 @@ from supervisor.process.procfs import Identity
 from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
 from supervisor.process.snapshot import Scanner, live_states
 from supervisor.process.variables import AGENT_ID, LIVEKIT_URL, STATE
+from supervisor.reconcile.workers import Worker, WorkerReconciler
 from tests.process.programs import AGENT, REPOSITORY, Bench, number_in, until
 
 URL = "ws://127.0.0.1:7880"
@@ -177,3 +184,42 @@ async def test_a_rogue_is_ended_and_no_other(scene: Scene) -> None:
     assert ended.killed == (rogue.pid,)
     assert scene.rogues() == []
     assert next(p for p in scene.processes if p.pid == bystander).poll() is None
+
+
+class Stopped:
+    """The one agent, as the reconciler knows it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.worker = Worker(specs.unconfigured_spec(AGENT, settings), wanted=False)
+
+    def get(self, agent_id: str) -> Worker | None:
+        return self.worker if agent_id == AGENT else None
+
+
+async def test_while_its_agent_is_stopped_it_is_only_reported(scene: Scene) -> None:
+    """It is ended once the agent is wanted again; and while that still drains, there would be two."""
+    config = scene.folder / "config.yaml"
+    config.write_text(
+        f"livekit: {{url: {URL!r}, api_key: key, api_secret: secret}}\n"
+        f"agents: [{{id: {AGENT}, script: agent.py}}]\npaths: {{state: {scene.bench.state}}}\n"
+    )
+    settings = load(config, {"HOME": str(scene.folder), "PATH": os.defpath})
+    told: list[tuple[int, str]] = []
+    bus = EventBus()
+    bus.subscribe(lambda e: told.append((e.pid, e.action)) if isinstance(e, RogueFound) else None)
+    stopped = Stopped(settings)
+    hunt = RogueHunt(cast(WorkerReconciler, stopped), bus, lambda: settings)
+    pid = scene.run(sys.executable, "agent.py", "start")
+    for _ in range(2):
+        await hunt.scan()
+    assert told == [(pid, "reported")]
+    assert [rogue.pid for rogue in hunt.standing] == [pid]
+    assert scene.processes[0].poll() is None
+    stopped.worker.wanted = True
+    await hunt.scan()
+    assert told[1:] == [(pid, "terminated")]
+    assert hunt.standing == ()
+    by_hand = scene.run(sys.executable, "agent.py", "start")
+    stopped.worker.wanted, stopped.worker.state = False, WorkerState.DRAINING
+    await hunt.scan()
+    assert told[2:] == [(by_hand, "terminated")]

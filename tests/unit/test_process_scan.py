@@ -141,6 +141,21 @@ def test_one_script_serves_several_agents() -> None:
     assert _verdict(bare, agents=(AGENT, replace(TWIN, rogue=Verdict.REPORT))) == REPORTED
 
 
+def test_what_is_started_by_hand_while_its_agent_is_stopped_is_reported() -> None:
+    """How an operator tries something out, or goes back to the old programs; what is ours is still ended."""
+    stopped = replace(AGENT, worker_pid=None, launch="", stopped=True)
+    bare = _process(300, "python agent.py start", {})
+    (rogue,) = find_rogues((*WORLD[:3], bare), (stopped,), SUPERVISOR)
+    assert (rogue.agent_id, rogue.verdict) == REPORTED
+    assert rogue.reason.endswith("outside the supervisor, while the agent is stopped")
+    for marks in (OUR_MARKS, {**OUR_MARKS, LAUNCH: "4.bb.h"}):
+        left = _process(300, "python -m agent_guard /srv/voice/agent.py", marks)
+        (rogue,) = find_rogues((*WORLD[:3], left), (stopped,), SUPERVISOR)
+        assert (rogue.agent_id, rogue.verdict) == TERMINATED
+    (rogue,) = _judge(bare, agents=(AGENT, replace(TWIN, stopped=True)))
+    assert (rogue.agent_id, rogue.verdict) == ("b", Verdict.REPORT)
+
+
 def test_of_a_tree_only_the_root_and_nothing_of_ours() -> None:
     tree = (
         _process(300, "python agent.py dev", {}),
