@@ -53,7 +53,7 @@ RUN_ELSEWHERE = {
     "curl -s http://127.0.0.1:9105/healthz": (
         "tests/livekit/test_daemon.py::test_livekit_unreachable_is_said_everywhere_and_recovers_by_itself"
     ),
-    "systemctl restart livekit-supervisor": (f"{_BOOT}::test_restart_gives_everybody_a_new_process"),
+    "systemctl start livekit-supervisor": f"{_BOOT}::test_it_boots_without_livekit_and_tells_what_it_does",
     "systemctl stop": f"{_BOOT}::test_stop_leaves_no_process_and_keeps_state_and_logs",
     "systemd-analyze security --offline=true": "tests/process/test_systemd_units.py::test_exposure",
     "promtool test rules prometheus/tests/*.yml": (
@@ -79,6 +79,13 @@ NOT_RUN = {
     "docker compose up -d": "its images are not to be had here; the file is checked for its structure",
     "python -m tests.pictures": "takes the pictures anew; tests/unit/test_documents.py looks at them",
     "python agent.py console": "livekit-agents' own, with a microphone",
+    "systemctl kill -s KILL --kill-who=main livekit-supervisor": (
+        f"{_BOOT}::test_a_killed_daemon_comes_back_and_has_the_same_workers sends the signal itself"
+    ),
+    "sudo -u livekit-supervisor env STATE_DIRECTORY=/var/lib/livekit-supervisor "
+    "/opt/livekit-supervisor/bin/livekit-supervisor --config /etc/livekit-supervisor/config.yaml clean-up": (
+        "for the service's user and folders, which tests/unit/test_documents.py compares with the unit's"
+    ),
     **dict.fromkeys(("df -h", "df -i", "free -m", "journalctl -k"), "looks at the reader's machine"),
     **dict.fromkeys(
         ("systemctl disable --now", "pm2 delete"), "the reader's own service, which we cannot know"

@@ -5,6 +5,7 @@ Commands that only look are run; those that act are tested elsewhere, and here t
 
 from __future__ import annotations
 
+import configparser
 import html
 import os
 import re
@@ -155,6 +156,18 @@ def test_what_only_looks_is_run(arguments: tuple[str, ...], tmp_path: Path) -> N
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+def test_the_clean_up_by_hand_is_that_of_the_unit() -> None:
+    """As its user, in its state directory, and by its program: root's own look elsewhere and end nobody."""
+    [line] = {line for _, line in mentioned("sudo") if line.endswith("clean-up")}
+    unit = configparser.ConfigParser(strict=False, interpolation=None, delimiters="=")
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(ROOT / "deploy/systemd/livekit-supervisor.service")
+    service = unit["Service"]
+    state = f"STATE_DIRECTORY=/var/lib/{service['StateDirectory']}"
+    program = service["ExecStopPost"].removesuffix(" --after-stop")
+    assert line == f"sudo -u {service['User']} env {state} {program}"
 
 
 @pytest.mark.parametrize(("target", "command"), [("run", "run --dev"), ("demo", "demo")])
