@@ -14,6 +14,7 @@ from pathlib import Path
 from supervisor.cli.client import WAITING, Client, NotAnswering, NotRunning
 from supervisor.cli.documents import Agent, Status
 from supervisor.cli.errors import CliError, ExitCode
+from supervisor.cli.own_commands import about
 from supervisor.cli.progress import while_waiting
 from supervisor.cli.references import Reference, resolve
 from supervisor.cli.screen import console
@@ -122,7 +123,7 @@ def _watch(
             return found
         if action.wanted == "ready" and found["state"] in _FAILED and passed > _SETTLING:
             reason = plain(found["reason"] or "no reason told")
-            look = f"livekit-supervisor logs {plain(agent.id)}"
+            look = about(client.config, f"livekit-supervisor logs {plain(agent.id)}")
             raise CliError(f"{agent}: {found['state']}: {reason}\n  {look}", ExitCode.WRONG)
         if passed > _PATIENCE and not action.patient:
             reason = f" ({plain(found['reason'])})" if found["reason"] else ""

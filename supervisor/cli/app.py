@@ -7,7 +7,6 @@ One rule: this module only says what can be asked.  What a command needs is impo
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -119,9 +118,7 @@ def _installation(context: typer.Context) -> Installation:
 def _client(context: typer.Context) -> Client:
     from supervisor.cli.client import Client
 
-    installation, named = _installation(context), context.find_root().obj
-    config = f"--config {shlex.quote(str(named))} " if named else ""
-    return Client(installation.control_socket, f"livekit-supervisor {config}run")
+    return Client(_installation(context).control_socket, context.find_root().obj)
 
 
 def _waiting() -> AbstractContextManager[None]:
@@ -252,7 +249,9 @@ def status(
     if json:
         print_json(document)
     else:
-        console().print(status_view.render(document))
+        # Not wrapped: the commands in it are there to be copied.
+        shown = status_view.render(document, config=client.config)
+        console().print(shown, crop=False, no_wrap=True, overflow="ignore")
     raise typer.Exit(ExitCode.WRONG if status_view.is_wrong(document) else ExitCode.FINE)
 
 
@@ -453,6 +452,7 @@ def schema(
     reference: Annotated[
         bool, typer.Option("--reference", help="The same as a page to read: docs/configuration.md.")
     ] = False,
+    config: Config = None,
 ) -> None:
     """Print the JSON Schema of config.yaml, for completion and checks in your editor."""
     from supervisor.cli import schema as json_schema
@@ -484,6 +484,7 @@ def import_(
         bool,
         typer.Option("--observe", help="Stand in for the old workers, to observe only: none is started."),
     ] = False,
+    config: Config = None,
 ) -> None:
     """Make a config.yaml from the pieces of an older installation.
 
@@ -491,6 +492,7 @@ def import_(
     observing: rooms and second processes are reported, and left alone.
     """
     from supervisor.cli.importing import import_files, write
+    from supervisor.cli.own_commands import about
 
     imported = import_files(files, os.environ, output=output, observe=observe)
     for remark in imported.remarks:
@@ -500,7 +502,7 @@ def import_(
         return
     for path in write(output, imported):
         print(f"wrote {path}")
-    print(f"next: livekit-supervisor --config {output} check --online")
+    print(f"next: {about(output, 'livekit-supervisor check --online')}")
 
 
 @app.command(

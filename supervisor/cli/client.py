@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from supervisor.cli.documents import VERSION, Conflicts, Rooms, Status
 from supervisor.cli.errors import CliError, ExitCode
+from supervisor.cli.own_commands import about
 from supervisor.cli.text import plain
 
 TIMEOUT = 5.0
@@ -39,10 +40,15 @@ class Refused(CliError):
 class Client:
     """Asks the daemon behind one control socket; a connection for each question."""
 
-    def __init__(self, socket_path: Path, start: str = "livekit-supervisor run") -> None:
+    def __init__(self, socket_path: Path, config: Path | None = None) -> None:
         self._path = socket_path
-        self.start = start
+        self.config = config
+        """What the commands that people are told to type have to name, if anything."""
+
+    @property
+    def start(self) -> str:
         """What to type for a daemon that is not running."""
+        return about(self.config, "livekit-supervisor run")
 
     def status(self) -> Status:
         return cast(Status, self._document("/v1/status"))

@@ -49,7 +49,7 @@ def run_demo(config_file: Path, agent: str | None, *, as_json: bool) -> int:
     settings = load_settings(config_file, os.environ)
     secret = settings.livekit.api_secret.get_secret_value()
     access = Access(settings.livekit.url, settings.livekit.api_key, secret)
-    client = Client(settings.paths.runtime / "control.sock")
+    client = Client(settings.paths.runtime / "control.sock", config_file)
     with Timeline(to_stderr=as_json) as timeline, development_setup(client, config_file, timeline.tell):
         found = wait_for_agent(client, agent, timeline.tell)
         _require_same_livekit(client, access)

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from supervisor.cli.client import Client, NotAnswering, NotRunning
 from supervisor.cli.documents import Agent, Status
 from supervisor.cli.errors import CliError, ExitCode
+from supervisor.cli.own_commands import about
 from supervisor.cli.references import Reference, resolve
 from supervisor.cli.text import plain
 
@@ -78,9 +79,9 @@ def wait_for_agent(client: Client, text: str | None, tell: Tell) -> Agent:
             return found
         if time.monotonic() > deadline:
             reason = plain(found["reason"] or status["livekit"]["error"] or "no reason told")
+            look = about(client.config, f"livekit-supervisor logs {plain(found['id'])}")
             raise CliError(
-                f"{_title(found)} is {plain(found['state'])} after {_AGENT_STARTS:g} s: {reason}\n"
-                f"  livekit-supervisor logs {plain(found['id'])}",
+                f"{_title(found)} is {plain(found['state'])} after {_AGENT_STARTS:g} s: {reason}\n  {look}",
                 ExitCode.WRONG,
             )
         if not told:

@@ -6,8 +6,6 @@ One rule: it works with and without the daemon, and touches nothing.
 from __future__ import annotations
 
 import asyncio
-import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +21,8 @@ from supervisor.cli import (
 )
 from supervisor.cli.diagnose_findings import Area, Finding, Report, Severity, Situation
 from supervisor.cli.diagnose_situation import gather
+from supervisor.cli.own_commands import about
 from supervisor.cli.progress import Tell
-
-_OUR_COMMAND = re.compile(r"^((?:sudo )?)livekit-supervisor (?=[a-z])", re.MULTILINE)
 
 
 def diagnose(file: Path, environ: Mapping[str, str], *, probe: bool, tell: Tell) -> tuple[Report, Situation]:
@@ -39,16 +36,8 @@ def diagnose(file: Path, environ: Mapping[str, str], *, probe: bool, tell: Tell)
     findings += diagnose_host.look(situation)
     tell("asking Letta, where an agent names it")
     findings += diagnose_letta.look(situation)
-    findings = [replace(f, fix=_about(file, f.fix)) for f in findings]
+    findings = [replace(f, fix=about(file, f.fix) if f.fix else None) for f in findings]
     return Report(tuple(sorted(findings, key=lambda f: list(Area).index(f.area)))), situation
-
-
-def _about(file: Path, fix: str | None) -> str | None:
-    """Our own commands name the configuration that was looked at, wherever they are typed."""
-    if fix is None:
-        return None
-    command = f"livekit-supervisor --config {shlex.quote(str(file))} "
-    return _OUR_COMMAND.sub(lambda match: match[1] + command, fix)
 
 
 async def _ask_livekit(situation: Situation, *, probe: bool, tell: Tell) -> list[Finding]:

@@ -42,7 +42,7 @@ _SERIES = re.compile(r"^([a-z_]+(?:\{[^}]*\})?) (\S+)$", re.MULTILINE)
 def gather(file: Path, environ: Mapping[str, str]) -> tuple[Situation, list[Finding]]:
     notes = Notes(Area.CONFIGURATION)
     installation = _locate(file, environ, notes)
-    client = Client(installation.control_socket) if installation is not None else None
+    client = Client(installation.control_socket, file) if installation is not None else None
     status, absence = _status(client)
     running = status is not None
     settings = _load(file, environ, notes, running=running)

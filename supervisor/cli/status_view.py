@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from supervisor.cli.documents import Agent, Problem, Status
+from supervisor.cli.own_commands import about
 from supervisor.cli.references import short_ids
 from supervisor.cli.screen import BAD, GOOD, QUIET, STATE_STYLES, WARN, table
 from supervisor.cli.text import ago, count, plain, size
@@ -41,11 +43,12 @@ def problems(status: Status) -> list[Problem]:
     return sorted(listed, key=lambda p: _SEVERITIES.get(p["severity"], 1))
 
 
-def render(status: Status, now: datetime | None = None) -> RenderableType:
+def render(status: Status, now: datetime | None = None, config: Path | None = None) -> RenderableType:
+    """``config`` is what the commands that mend something have to name, if anything."""
     from rich.console import Group
 
     moment = datetime.now(UTC) if now is None else now
-    found = problems(status)
+    found = [_about_config(p, config) for p in problems(status)]
     parts: list[RenderableType] = [_headline(status, found), ""]
     if status["agents"]:
         parts += [_agents(status["agents"], moment), *_reasons(status["agents"], found), ""]
@@ -53,6 +56,11 @@ def render(status: Status, now: datetime | None = None) -> RenderableType:
     if len(found) > 1:
         parts += ["", *(_notice(p, status["agents"]) for p in found[1:])]
     return Group(*parts)
+
+
+def _about_config(problem: Problem, config: Path | None) -> Problem:
+    fix = problem["fix"]
+    return {**problem, "fix": about(config, fix)} if fix else problem
 
 
 def _headline(status: Status, found: Sequence[Problem]) -> RenderableType:
@@ -92,14 +100,14 @@ def _about(problem: Problem, agents: Sequence[Agent]) -> str:
 
 
 def _marked(style: str, message: str, fix: str | None) -> RenderableType:
+    from rich.console import Group
     from rich.text import Text
 
     grid = table(header=False)
     grid.padding = (0, 1, 0, 0)
     grid.add_row(Text(_MARKS.get(style, "·"), style), Text(message, style))
-    if fix:
-        grid.add_row("", Text(plain(fix), QUIET))
-    return grid
+    # Beside the table, whose lines end where the screen does: the command is there to be copied.
+    return Group(grid, Text(f"  {plain(fix)}", QUIET)) if fix else grid
 
 
 def _agents(agents: Sequence[Agent], now: datetime) -> Table:

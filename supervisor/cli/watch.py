@@ -35,7 +35,8 @@ def _lines(client: Client) -> None:
 def _pages(client: Client) -> None:
     """Not on a terminal: one after the other."""
     while True:
-        console().print(render(client.status()))
+        shown = render(client.status(), config=client.config)
+        console().print(shown, crop=False, no_wrap=True, overflow="ignore")
         print(flush=True)
         time.sleep(_INTERVAL)
 
@@ -52,7 +53,7 @@ def _screen(client: Client) -> None:
         while True:
             picture: RenderableType
             try:
-                picture = render(client.status())
+                picture = render(client.status(), config=client.config)
             except NotRunning as error:
                 picture = Text(plain(error.message), BAD)
             hint = Text("\nCtrl-C leaves", "dim")

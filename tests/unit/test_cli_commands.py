@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.core import TyperGroup
 
 from supervisor.cli import app as cli_app
 from supervisor.process import lock
@@ -101,6 +103,15 @@ def test_status_says_the_worst_thing_first(run: Run, daemon: Daemon) -> None:
     assert "crash loop: exit code 1" in first
     assert second.strip() == f"livekit-supervisor logs {SALES}"
     assert "! room lobby: conflict: two" in outcome.out
+
+
+def test_commands_that_mend_name_the_configuration_in_use(run: Run, daemon: Daemon, config: Path) -> None:
+    daemon.status["problems"] = [PROBLEM, {**PROBLEM, "agent_id": None, "room": "r", "fix": "curl x"}]
+    told = [line.strip() for line in run("--config", str(config), "status").out.splitlines()]
+    assert f"livekit-supervisor --config {config} logs {SALES}" in told
+    assert "curl x" in told
+    assert f"livekit-supervisor logs {SALES}" in run("status").out
+    assert run("--config", str(config), "status", "--json").document["problems"][0]["fix"] == PROBLEM["fix"]
 
 
 def test_an_agent_stopped_on_purpose_is_not_wrong(run: Run, daemon: Daemon) -> None:
@@ -353,7 +364,9 @@ def test_start_waits_until_it_is_ready(run: Run, daemon: Daemon) -> None:
     assert outcome.out == f"Agent_66 ({ECHO}): ready, pid 5000\n"
 
 
-def test_start_that_fails_says_why(run: Run, daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_that_fails_says_why(
+    run: Run, daemon: Daemon, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("supervisor.cli.actions._SETTLING", 0.05)
     daemon.agent(ECHO).update(STOPPED)
     daemon.then = [(ECHO, {"state": "backoff", "reason": "exit code 7"})]
@@ -361,6 +374,8 @@ def test_start_that_fails_says_why(run: Run, daemon: Daemon, monkeypatch: pytest
     assert outcome.code == 1
     assert f"Agent_66 ({ECHO}): backoff: exit code 7" in outcome.err
     assert f"livekit-supervisor logs {ECHO}" in outcome.err
+    named = run("start", "Agent_66", "--config", str(config))
+    assert named.err.rstrip().endswith(f"livekit-supervisor --config {config} logs {ECHO}")
 
 
 def test_restart_is_done_by_another_process_only(run: Run, daemon: Daemon) -> None:
@@ -677,6 +692,17 @@ def test_a_terminal_without_unicode(config: Path, daemon: Daemon) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.isascii()
+
+
+def test_every_command_takes_the_configuration_before_and_after_it(run: Run, config: Path) -> None:
+    group = typer.main.get_command(cli_app.app)
+    assert isinstance(group, TyperGroup)
+    for name, command in group.commands.items():
+        assert any("--config" in option.opts for option in command.params), name
+    assert run("schema", "--config", str(config)).code == 0
+    assert run("import", "--config", str(config), "/no/such/file").err.startswith(
+        "/no/such/file: there is no"
+    )
 
 
 @pytest.mark.parametrize(

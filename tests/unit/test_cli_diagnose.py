@@ -103,6 +103,7 @@ def test_without_a_daemon_it_says_so_and_how_to_start_it(write: Write, run: Run)
     [finding] = outcome.findings("daemon", "error")
     assert finding["message"] == "the daemon is not running"
     assert finding["fix"] == f"livekit-supervisor --config {file} run"
+    assert finding["evidence"][0].endswith(f"start it with: {finding['fix']}")
     [livekit] = outcome.findings("livekit", "error")
     assert "is not reached" in livekit["message"]
     assert "curl" in livekit["fix"]
