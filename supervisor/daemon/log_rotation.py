@@ -1,0 +1,59 @@
+"""Keeping workers' logs bounded, and telling where that fails.
+
+One rule: a fault is told when it begins, and again now and then for as long as it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from supervisor.config import LogSettings
+from supervisor.events import EventBus, StoreFailed
+from supervisor.process.rotation import rotate
+from supervisor.reconcile.workers import Worker
+
+AGAIN_SECONDS = 300.0
+"""The alert looks back over ten minutes: told once only, a fault would seem to have gone."""
+
+
+class LogRotation:
+    """Of all workers, one after the other."""
+
+    def __init__(
+        self,
+        workers: Callable[[], Iterable[Worker]],
+        bus: EventBus,
+        settings: Callable[[], LogSettings],
+        clock: Callable[[], float],
+    ) -> None:
+        self._workers = workers
+        self._bus = bus
+        self._settings = settings
+        self._clock = clock
+        self._told: dict[str, float] = {}
+        """Faults that stand, and when each was told last."""
+
+    async def look(self) -> None:
+        log = self._settings()
+        faults = set()
+        for worker in self._workers():
+            path = Path(worker.spec.process.log_path)
+            result = await asyncio.to_thread(rotate, path, log.max_size, log.keep)
+            if result.error:
+                faults.add(result.error)
+            elif not result.lossless:
+                faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
+        self._tell(faults)
+
+    def _tell(self, faults: Iterable[str]) -> None:
+        now = self._clock()
+        before, self._told = self._told, {}
+        for fault in faults:
+            last = before.get(fault, -math.inf)
+            if now - last >= AGAIN_SECONDS:
+                last = now
+                self._bus.publish(StoreFailed(operation="log rotation", error=fault))
+            self._told[fault] = last
