@@ -118,6 +118,10 @@ class EventLog:
         self._formatter = formatter
         self._writer.setFormatter(formatter)
 
+    def without_secrets(self, text: str) -> str:
+        """As the lines show it: for what others are told, too."""
+        return self._formatter.without_secrets(text)
+
     def __call__(self, event: Event) -> None:
         """The subscriber."""
         if self._logger.isEnabledFor(event.level):
@@ -169,9 +173,11 @@ class _Formatter(logging.Formatter):
     def message(self, record: logging.LogRecord) -> str:
         return self.clean(record.getMessage())
 
+    def without_secrets(self, text: str) -> str:
+        return self.secrets.sub("***", text) if self.secrets is not None else text
+
     def clean(self, text: str) -> str:
-        if self.secrets is not None:
-            text = self.secrets.sub("***", text)
+        text = self.without_secrets(text)
         return text if len(text) <= TEXT_LIMIT else text[:TEXT_LIMIT] + "…"
 
     def _shown(self, key: str, value: object) -> object:
