@@ -30,6 +30,9 @@ CLOCK_SECONDS = 5.0
 TOKEN_LEEWAY = 60.0
 GRACE_MARGIN = 3.0
 WEBHOOK_SECONDS = 3.0
+WEBHOOK_AGE = 900.0
+"""Seconds without one, while rooms are there, after which they may well have ceased."""
+
 _WEBHOOK_PORT = 9106
 
 LIVE_READS = """\
@@ -166,7 +169,7 @@ async def _tell_rest(
 ) -> None:
     if not probe:
         await _tell_departure(settings, await _rooms(settings), notes)
-        _tell_webhooks(situation, settings, situation.metrics, notes)
+        tell_webhooks(situation, settings, situation.metrics, notes)
         return
     before = _received(situation.metrics)
     async with inspection.probe() as room:
@@ -213,7 +216,7 @@ def _received(metrics: Mapping[str, float]) -> float:
     return metrics.get(f"{PREFIX}webhook_last_received_timestamp_seconds", 0.0)
 
 
-def _tell_webhooks(
+def tell_webhooks(
     situation: Situation, settings: Settings, metrics: Mapping[str, float], notes: Notes
 ) -> None:
     if not metrics:
@@ -221,8 +224,16 @@ def _tell_webhooks(
         return
     _tell_refused(settings, metrics, notes)
     last = _received(metrics)
-    if last:
-        notes.ok("webhooks arrive", f"the last one {span(max(0.0, time.time() - last))} ago")
+    age = max(0.0, time.time() - last)
+    if last and age > WEBHOOK_AGE and _seen_rooms(situation):
+        notes.warning(
+            f"no webhook has arrived for {span(age)}, and rooms are there: "
+            f"without webhooks everything takes up to rooms.resync ({settings.rooms.resync:g} s)",
+            "it is as it should be only if nobody came or went meanwhile; diagnose --probe tells",
+            fix=webhook_lines(settings),
+        )
+    elif last:
+        notes.ok("webhooks arrive", f"the last one {span(age)} ago")
     elif _seen_rooms(situation):
         notes.warning(
             f"no webhook has arrived: everything takes up to rooms.resync ({settings.rooms.resync:g} s)",

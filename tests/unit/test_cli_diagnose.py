@@ -8,6 +8,7 @@ import re
 import sys
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,14 +23,14 @@ from agent_guard import log as guard_log
 from supervisor.cli import app as cli_app
 from supervisor.cli import diagnose_host, diagnose_logs, diagnose_rooms
 from supervisor.cli.diagnose_findings import Area, Notes, Severity, Situation
-from supervisor.cli.diagnose_livekit import webhook_lines
+from supervisor.cli.diagnose_livekit import tell_webhooks, webhook_lines
 from supervisor.cli.diagnose_processes import as_owner_of
 from supervisor.cli.locate import Installation
 from supervisor.cli.references import Reference
 from supervisor.config import load
 from tests.json_documents import DIAGNOSIS
 from tests.ports import free_port
-from tests.unit.cli_daemon import CONFLICTS, PROBLEM, SALES, Daemon
+from tests.unit.cli_daemon import CONFLICTS, PROBLEM, ROOMS, SALES, Daemon
 from tests.unit.closed import closed
 
 SECRET = "s3cret-of-livekit-0123456789-0123456789"
@@ -332,6 +333,29 @@ def test_the_lines_name_our_address(tmp_path: Path, http: str, url: str) -> None
     )
     lines = webhook_lines(load(file, os.environ))
     assert lines == f"# livekit.yaml\nwebhook:\n  api_key: k\n  urls:\n    - {url}"
+
+
+@pytest.mark.parametrize(
+    ("rooms", "age", "severity"),
+    [
+        (ROOMS, 3 * 86_400, Severity.WARNING),
+        (ROOMS, 60, Severity.OK),
+        ({"version": 1, "rooms": []}, 3 * 86_400, Severity.OK),
+        (ROOMS, None, Severity.WARNING),
+        (None, None, Severity.UNKNOWN),
+    ],
+)
+def test_webhooks_that_have_ceased(write: Write, rooms: Any, age: float | None, severity: Severity) -> None:
+    file = write()
+    settings, notes = load(file, os.environ), Notes(Area.LIVEKIT)
+    last = 0.0 if age is None else time.time() - age
+    metrics = {"livekit_supervisor_webhook_last_received_timestamp_seconds": last}
+    situation = Situation(file, {}, settings, None, None, None, rooms, None, metrics)
+    tell_webhooks(situation, settings, metrics, notes)
+    [finding] = notes.findings
+    assert finding.severity is severity
+    if severity is Severity.WARNING:
+        assert finding.fix == webhook_lines(settings)
 
 
 def test_a_livekit_elsewhere_does_not_reach_loopback(tmp_path: Path) -> None:
