@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from supervisor.config.address import Address
 from supervisor.config.document import Path
 from supervisor.config.env_file import check_name
+from supervisor.config.settings import HttpSettings
 
 Found = Iterator[tuple[Path, str]]
 
@@ -17,6 +19,9 @@ def check(data: Mapping[str, object]) -> Found:
     livekit = data.get("livekit")
     if isinstance(livekit, dict):
         yield from _livekit(livekit)
+    http = data.get("http")
+    if isinstance(http, dict):
+        yield from _http(http)
     agents = data.get("agents")
     if agents == ():
         yield ("agents",), "must not be empty"
@@ -41,6 +46,25 @@ def _livekit(section: Mapping[str, object]) -> Found:
     for one, other in (("webhook_api_key", "webhook_api_secret"), ("webhook_api_secret", "webhook_api_key")):
         if _given(section, one) and not _given(section, other):
             yield (*here, other), f"is required beside {one}"
+
+
+def _http(section: Mapping[str, object]) -> Found:
+    default = HttpSettings.model_fields["listen"].default
+    listen = _address(section.get("listen")) if _given(section, "listen") else default
+    also = _address(section.get("webhook_listen"))
+    if listen is not None and also is not None and listen.overlaps(also):
+        yield (
+            ("http", "webhook_listen"),
+            "is taken by listen, where webhooks arrive, too: leave it out, or choose another port",
+        )
+
+
+def _address(value: object) -> Address | None:
+    """None for what is found fault with elsewhere."""
+    try:
+        return Address.parse(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _agent(agent: Mapping[str, object], here: Path) -> Found:

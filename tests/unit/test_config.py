@@ -115,6 +115,31 @@ def test_a_named_agent_serves_no_room_unless_told(load_text: Load) -> None:
     assert load_text(MINIMAL.replace("id: a", "id: a, name: N")).agents[0].rooms == ()
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "127.0.0.1:2", False),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("0.0.0.0:1", "127.0.0.1:1", True),
+        ("0.0.0.0:1", "[::]:1", False),
+        ("127.0.0.1:1", "[::]:1", False),
+        ("[::1]:1", "[::]:1", True),
+        ("[::1]:1", "[0:0:0:0:0:0:0:1]:1", True),
+        ("localhost:1", "127.0.0.1:1", True),
+        ("LocalHost:1", "[::1]:1", True),
+        ("localhost:1", "192.0.2.1:1", False),
+        ("some.host:1", "Some.Host:1", True),
+        ("some.host:1", "0.0.0.0:1", True),
+        ("some.host:1", "[::]:1", False),
+        ("some.host:1", "other.host:1", False),
+    ],
+)
+def test_addresses_that_cannot_both_be_listened_on(one: str, other: str, overlap: bool) -> None:
+    assert Address.parse(one).overlaps(Address.parse(other)) is overlap
+    assert Address.parse(other).overlaps(Address.parse(one)) is overlap
+
+
 def test_settings_are_frozen(load_text: Load) -> None:
     settings = load_text(MINIMAL)
     with pytest.raises(pydantic.ValidationError, match="frozen"):

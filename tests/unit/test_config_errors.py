@@ -66,6 +66,8 @@ def api_key(value: str) -> str:
     return GOOD.replace("key: key", f"key: {value}")
 
 
+AT = "127.0.0.1:9105"
+
 BAD: list[tuple[str, str, int, str, str]] = [
     # name, text, line, key, message
     ("unknown key", GOOD + "room: {}\n", 8, "room", "did you mean rooms?"),
@@ -106,6 +108,20 @@ BAD: list[tuple[str, str, int, str, str]] = [
     ("listen without host", GOOD + "http: {listen: 9105}\n", 8, "http.listen", "HOST:PORT"),
     ("listen on port 0", GOOD + "http: {listen: 'h:0'}\n", 8, "http.listen", "HOST:PORT"),
     ("listen beyond ports", GOOD + "http: {listen: 'h:65536'}\n", 8, "http.listen", "HOST:PORT"),
+    (
+        "listen twice",
+        GOOD + f"http: {{listen: {AT}, webhook_listen: {AT}}}\n",
+        8,
+        "http.webhook_listen",
+        "by listen",
+    ),
+    (
+        "listen as by default",
+        GOOD + f"http:\n  webhook_listen: {AT}\n",
+        9,
+        "http.webhook_listen",
+        "by listen",
+    ),
     ("store", GOOD + "store: postgres://x\n", 8, "store", "sqlite or redis://"),
     ("url scheme", GOOD.replace("ws:", "ftp:"), 2, "livekit.url", "LiveKit's address"),
     ("url port", GOOD.replace("7880", "788O"), 2, "livekit.url", "LiveKit's address"),
