@@ -8,11 +8,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 from supervisor.cli.documents import VERSION
 from supervisor.cli.progress import Tell, untold
@@ -84,7 +84,7 @@ def check_settings(file: Path, settings: Settings) -> list[Finding]:
         *_check_store(places, settings),
         *_check_spares(places, settings.agents),
         *_check_scripts(places, settings.agents),
-        *_check_environments(places, settings.agents),
+        *_check_environments(places, settings),
     ]
 
 
@@ -159,26 +159,48 @@ def _uses_threads(tree: ast.AST) -> bool:
     )
 
 
-def _check_environments(places: _Places, agents: Iterable[AgentSettings]) -> list[Finding]:
-    """Each agent's Python must import livekit-agents; each Python is asked once."""
-    users: dict[Path, list[int]] = {}
-    for index, agent in enumerate(agents):
+@dataclass(frozen=True, slots=True)
+class _Interpreter:
+    """A Python as a worker runs it: where its packages are, the environment and the folder decide, too."""
+
+    program: str
+    cwd: str
+    env: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, agent: AgentSettings, settings: Settings) -> Self:
+        from supervisor.daemon.specs import agent_spec
+
+        # A folder that is not there: the guard's own is made by the daemon, and holds nothing but the guard.
+        process = agent_spec(agent, settings, settings.paths.state / "guard", dev=False).process
+        # By those of our own the daemon knows its workers, and this is none.
+        env = (pair for pair in process.env if not pair[0].startswith("LIVEKIT_SUPERVISOR_"))
+        return cls(process.argv[0], process.cwd, tuple(env))
+
+
+def _check_environments(places: _Places, settings: Settings) -> list[Finding]:
+    """Each agent's Python must import livekit-agents; each is asked once, agents with the same share it."""
+    users: dict[_Interpreter, list[int]] = {}
+    for index, agent in enumerate(settings.agents):
         if agent.script is not None:
-            users.setdefault(agent.python or Path(sys.executable), []).append(index)
+            users.setdefault(_Interpreter.of(agent, settings), []).append(index)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(_imports_agents, users))
     return [
-        places.error(f"{python}: {problem}", "agents", index, "python")
-        for (python, indices), problem in zip(users.items(), answers, strict=True)
+        places.error(f"{interpreter.program}: {problem}", "agents", index, "python")
+        for (interpreter, indices), problem in zip(users.items(), answers, strict=True)
         if problem is not None
         for index in indices
     ]
 
 
-def _imports_agents(python: Path) -> str | None:
+def _imports_agents(interpreter: _Interpreter) -> str | None:
+    # No -I: a worker runs without it. -P stands in its environment, for every Python that knows it.
     try:
         done = subprocess.run(
-            [python, "-I", "-c", _IMPORT],
+            [interpreter.program, "-c", _IMPORT],
+            cwd=interpreter.cwd,
+            env=dict(interpreter.env),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_IMPORT_TIMEOUT,

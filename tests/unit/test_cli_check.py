@@ -111,6 +111,37 @@ def test_an_environment_that_hangs(write: Write, tmp_path: Path, monkeypatch: py
     assert "took longer than" in messages(report)
 
 
+@pytest.mark.parametrize("given", ["env: {PYTHONPATH: '%s'}", "env_file: agent.env"])
+def test_packages_are_looked_for_where_the_worker_finds_them(
+    write: Write, tmp_path: Path, given: str
+) -> None:
+    """In a folder that the agent's own environment names."""
+    packages = tmp_path / "packages"
+    (packages / "livekit").mkdir(parents=True)
+    (packages / "livekit/agents.py").write_text("__version__ = '1.8.9'\n")
+    (tmp_path / "agent.env").write_text(f"PYTHONPATH={packages}\n")
+    bare = interpreter(tmp_path / "bare", f'exec {sys.executable} -S "$@"')
+    there = f"script: worker.py\n    python: {bare}"
+    assert "No module named 'livekit'" in messages(check(write(there)))
+    assert check(write(f"{there}\n    {given.replace('%s', str(packages))}")).good
+
+
+def test_a_module_of_the_working_directory_is_not_pythons(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "livekit").mkdir()
+    (tmp_path / "livekit/agents.py").write_text("raise SystemExit('of the working directory')\n")
+    assert check(write(f"script: worker.py\n    python: {sys.executable}")).good
+
+
+def test_an_environment_is_not_taken_for_a_worker(write: Write, tmp_path: Path) -> None:
+    """By these variables the daemon finds workers that it did not start."""
+    told = interpreter(tmp_path / "told", f"env > {tmp_path}/environment; pwd >> {tmp_path}/environment")
+    assert check(write(f"script: worker.py\n    python: {told}\n    cwd: /\n    inherit_env: false")).good
+    lines = (tmp_path / "environment").read_text().splitlines()
+    assert "LIVEKIT_API_KEY=devkey" in lines
+    assert lines[-1] == "/"
+    assert not [line for line in lines if line.startswith(("LIVEKIT_SUPERVISOR_", "HOME="))]
+
+
 def test_each_environment_is_asked_once(write: Write, tmp_path: Path) -> None:
     calls = tmp_path / "calls"
     counting = interpreter(tmp_path / "counting", f"echo call >> {calls}")
