@@ -165,9 +165,9 @@ def _add_after(text: str, key: str, line: str) -> str:
 def _system_unit(file: Path, program: str, settings: Settings) -> str:
     text = _filled_in(template(f"{NAME}.service"), file, program)
     text = _set(text, "TimeoutStopSec", _stop_seconds(settings))
-    if any(_is_below(path, home) for path in _needed(file, settings) for home in _HOMES):
-        text = _set(text, "ProtectHome", "read-only")
     outside = _outside(settings)
+    if any(_is_below(path, home) for path in (*_needed(file, settings), *outside) for home in _HOMES):
+        text = _set(text, "ProtectHome", "read-only")
     if outside:
         text = _add_after(text, "ProtectSystem", f"ReadWritePaths={' '.join(map(str, outside))}")
     if not _uses_credential(file, settings):
@@ -223,7 +223,11 @@ def _is_below(path: Path, folder: Path | str) -> bool:
 
 
 def _needed(file: Path, settings: Settings) -> list[Path]:
+    """What the service's user reads."""
     found = [file]
+    secret = settings.livekit.api_secret_file
+    if secret is not None and not _uses_credential(file, settings):
+        found.append(secret)
     for agent in settings.agents:
         env_file = agent.env_file.path if agent.env_file is not None else None
         program = Path(agent.command[0]) if agent.command and "/" in agent.command[0] else None
@@ -242,12 +246,16 @@ def _notes(
     variables: Mapping[str, str],
 ) -> Iterator[str]:
     yield from _unreadable([Path(program), *_needed(file, settings)])
-    yield from _open_secrets(
-        ETC / "environment", ETC / "livekit-api-secret", settings.livekit.api_secret_file
-    )
+    secret = settings.livekit.api_secret_file
+    if _uses_credential(file, settings):
+        yield from _open_secrets(ETC / "environment", ETC / "livekit-api-secret", secret)
+    else:
+        yield from _open_secrets(ETC / "environment", *({ETC / "livekit-api-secret"} - {secret}))
+        yield from _open_secrets(secret, for_group=True)
     outside = _outside(settings)
     if outside:
         yield f"paths: {', '.join(map(str, outside))} must belong to user {SERVICE_USER}, mode 0700"
+        yield from _unreachable([p for p in outside if not any(p != o and _is_below(p, o) for o in outside)])
     yield from _elsewhere(settings, load_settings(file, {**environ, **variables}))
     yield from _lacking(file, environ, {*variables, "CREDENTIALS_DIRECTORY"}, ETC / "environment")
 
@@ -286,9 +294,19 @@ def _lacking(file: Path, environ: Mapping[str, str], there: set[str], environmen
 def _unreadable(paths: list[Path]) -> Iterator[str]:
     """What only its owner or group can reach: is that the service's user?"""
     for path in paths:
-        barred = next((p for p in [*reversed(path.parents), path] if not _open_to_all(p)), None)
-        if barred is not None:
-            yield f"{path}: user {SERVICE_USER} may not get past {barred}, unless by its group"
+        yield from _barred(path, [*reversed(path.parents), path])
+
+
+def _unreachable(paths: list[Path]) -> Iterator[str]:
+    """The same of what belongs to the service's user itself: the way to it."""
+    for path in paths:
+        yield from _barred(path, [*reversed(path.parents)])
+
+
+def _barred(path: Path, way: list[Path]) -> Iterator[str]:
+    barred = next((p for p in way if not _open_to_all(p)), None)
+    if barred is not None:
+        yield f"{path}: user {SERVICE_USER} may not get past {barred}, unless by its group"
 
 
 def _open_to_all(path: Path) -> bool:
@@ -299,11 +317,13 @@ def _open_to_all(path: Path) -> bool:
     return bool(mode & (stat.S_IXOTH if stat.S_ISDIR(mode) else stat.S_IROTH))
 
 
-def _open_secrets(*files: Path | None) -> Iterator[str]:
+def _open_secrets(*files: Path | None, for_group: bool = False) -> Iterator[str]:
+    """``for_group``: the service's user is not the owner, and reads it by the file's group."""
+    too_much, cure = (stat.S_IRWXO, "o=") if for_group else (stat.S_IRWXG | stat.S_IRWXO, "0600")
     for path in dict.fromkeys(p for p in files if p is not None):
         try:
             mode = stat.S_IMODE(os.stat(path).st_mode)
         except OSError:
             continue
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            yield f"{path} holds secrets and has mode {mode:04o}: chmod 0600 {path}"
+        if mode & too_much:
+            yield f"{path} holds secrets and has mode {mode:04o}: chmod {cure} {path}"

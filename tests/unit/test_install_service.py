@@ -144,10 +144,47 @@ def test_secrets_that_others_may_read(write: Write, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("s")
     secret.chmod(0o644)
-    notes = plan(write(secret=f"api_secret_file: {secret}")).notes
-    assert f"{secret} holds secrets and has mode 0644: chmod 0600 {secret}" in notes
+    file = write(secret=f"api_secret_file: {secret}")
+    assert f"{secret} holds secrets and has mode 0644: chmod o= {secret}" in plan(file).notes
+    assert f"{secret} holds secrets and has mode 0644: chmod 0600 {secret}" in plan(file, user=True).notes
+    secret.chmod(0o640)
+    assert not [n for n in plan(file).notes if "holds secrets" in n], "the service's group reads it"
+    credential = write(secret=f"api_secret_file: '${{CREDENTIALS_DIRECTORY:-{tmp_path}}}/secret'")
+    assert f"{secret} holds secrets and has mode 0640: chmod 0600 {secret}" in plan(credential).notes
     secret.chmod(0o600)
-    assert not [n for n in plan(write(secret=f"api_secret_file: {secret}")).notes if "holds secrets" in n]
+    assert not [n for n in plan(credential).notes if "holds secrets" in n]
+
+
+def test_a_secret_that_the_services_user_cannot_read(write: Write, runtime_dir: Path) -> None:
+    runtime_dir.chmod(0o755)
+    secret = runtime_dir / "secret"
+    secret.write_text("s")
+    secret.chmod(0o640)
+    told = f"{secret}: user livekit-supervisor may not get past {secret}, unless by its group"
+    assert told in plan(write(secret=f"api_secret_file: {secret}")).notes
+    by_systemd = write(secret=f"api_secret_file: '${{CREDENTIALS_DIRECTORY:-{runtime_dir}}}/secret'")
+    assert told not in plan(by_systemd).notes
+
+
+def test_a_way_that_the_services_user_cannot_go(write: Write, runtime_dir: Path) -> None:
+    file = write(paths=f"paths: {{state: {runtime_dir}/state}}\n")
+    [note] = [n for n in plan(file).notes if "may not get past" in n and "state" in n]
+    assert note.startswith(f"{runtime_dir}/state: user livekit-supervisor may not get past {runtime_dir},")
+    runtime_dir.chmod(0o755)
+    (runtime_dir / "state").mkdir(mode=0o700)
+    assert not [n for n in plan(file).notes if "may not get past" in n and "state" in n]
+
+
+def test_a_secret_or_a_directory_in_somebodys_home(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("s")
+    monkeypatch.setattr(install_service, "_HOMES", (str(tmp_path / "secret"), "/home"))
+    assert "ProtectHome=yes" in unit(plan(write()))
+    assert "ProtectHome=read-only" in unit(plan(write(secret=f"api_secret_file: {tmp_path}/secret")))
+    of_home = unit(plan(write(paths=PATHS.replace("/var/log/", "/home/"))))
+    assert "ProtectHome=read-only" in of_home
+    assert "ReadWritePaths=/home/livekit-supervisor" in of_home
 
 
 def test_a_bad_configuration_is_not_installed(write: Write) -> None:
