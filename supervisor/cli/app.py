@@ -553,20 +553,11 @@ def clean_up(
     config: Config = None,
 ) -> None:
     """End workers that are left over while no daemon runs; systemd's unit does so after a stop."""
-    from supervisor.daemon.cleanup import clean_up as end_workers
-    from supervisor.process.files import StateDirectoryError
-    from supervisor.process.instance import AlreadyRunning
+    from supervisor.cli.clean_up import clean_up as end_workers
 
-    try:
-        ended = end_workers(_installation(context).state, after_stop=after_stop)
-    except AlreadyRunning as error:
-        if after_stop:
-            return
-        raise CliError(str(error), ExitCode.TAKEN) from error
-    except StateDirectoryError as error:
-        raise CliError(str(error), ExitCode.USAGE) from error
-    if ended:
-        print(f"ended {', '.join(map(str, ended))}")
+    told = end_workers(_installation(context), os.environ, after_stop=after_stop)
+    if told:
+        print(told)
 
 
 # --- from the outside -----------------------------------------------------------------------------------

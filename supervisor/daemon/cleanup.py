@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.process import lock
 from supervisor.process.ending import PATIENCE, Prey, end
-from supervisor.process.files import FileRefused, open_own
+from supervisor.process.files import FileRefused, StateDirectoryError, open_own
 from supervisor.process.instance import InstanceLock
 from supervisor.process.procfs import Marked, carrying, variable
 from supervisor.process.variables import LAUNCH, STATE
@@ -46,7 +46,7 @@ def clean_up(state: Path, *, after_stop: bool) -> tuple[int, ...]:
     :class:`supervisor.process.files.StateDirectoryError`.
     """
     note = StopNote(state)
-    if not state.is_dir() or (after_stop and not note.written and not _stopped_early()):
+    if not _is_directory(state) or (after_stop and not note.written and not _stopped_early()):
         return ()
     instance = InstanceLock(state)
     try:
@@ -55,6 +55,13 @@ def clean_up(state: Path, *, after_stop: bool) -> tuple[int, ...]:
         return killed
     finally:
         instance.release()
+
+
+def _is_directory(state: Path) -> bool:
+    try:
+        return state.is_dir()
+    except OSError as error:  # below a directory of another user
+        raise StateDirectoryError(f"{state}: cannot be looked at: {error.strerror}") from error
 
 
 def _stopped_early() -> bool:

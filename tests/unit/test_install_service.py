@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,11 @@ import pytest
 
 from supervisor.cli import app as cli_app
 from supervisor.cli import install_service
+from supervisor.cli.clean_up import clean_up
 from supervisor.cli.errors import CliError
 from supervisor.cli.install_service import DIRECTORIES, Plan
+from supervisor.cli.locate import Installation
+from tests.unit.closed import NOBODY, closed
 
 Write = Callable[..., Path]
 
@@ -258,6 +263,38 @@ def test_clean_up_without_anything_to_do(
 ) -> None:
     file = write(paths=f"paths: {{state: {tmp_path}/never-made}}\n")
     assert run(monkeypatch, "--config", str(file), "clean-up", "--after-stop") == 0
-    assert run(monkeypatch, "--config", str(file), "clean-up") == 0
     assert capsys.readouterr().out == ""
+    assert run(monkeypatch, "--config", str(file), "clean-up") == 0
+    assert capsys.readouterr().out == f"nothing to end in {tmp_path}/never-made\n"
     assert not (tmp_path / "never-made").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("variables", ["", "env STATE_DIRECTORY={state} "])
+def test_clean_up_in_a_state_directory_of_another_user(
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    variables: str,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    os.chown(state, NOBODY, NOBODY)
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    if variables:
+        monkeypatch.setenv("STATE_DIRECTORY", str(state))
+    file = write(paths="" if variables else f"paths: {{state: {state}}}\n")
+    assert run(monkeypatch, "--config", str(file), "clean-up") == 2
+    told = capsys.readouterr().err
+    assert f"{state}: belongs to user {NOBODY}, not to us (user 0); run it as that user:\n" in told
+    command = f"{variables.format(state=state)}livekit-supervisor --config {file} clean-up"
+    assert told.endswith(f"  sudo -u {pwd.getpwuid(NOBODY).pw_name} {command}\n")
+
+
+def test_clean_up_below_a_directory_that_this_user_may_not_look_at(tmp_path: Path) -> None:
+    folder = tmp_path / "of-another-user"
+    folder.mkdir()
+    places = Installation(tmp_path / "config.yaml", folder / "state", folder, folder, ())
+    with closed(folder), pytest.raises(CliError, match="state: cannot be looked at: Permission denied"):
+        clean_up(places, {}, after_stop=False)
