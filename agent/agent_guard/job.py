@@ -43,6 +43,8 @@ WELCOME_TIMEOUT = 0.3
 DISCONNECT_AFTER = 0.5
 """A session may take as long to close in good order; then the room is left under it."""
 EXIT_AFTER = 1.9
+LEFT_BY_ITSELF = 0.5
+"""Seconds in which LiveKit runs a job's shutdown callbacks after it has left the room."""
 EXIT_CODE = 70
 
 _HUMAN_KINDS = frozenset(
@@ -50,6 +52,7 @@ _HUMAN_KINDS = frozenset(
     for name in ("PARTICIPANT_KIND_STANDARD", "PARTICIPANT_KIND_SIP", "PARTICIPANT_KIND_CONNECTOR")
     if hasattr(rtc.ParticipantKind, name)
 )
+_DISCONNECTED: dict[object, str] = {value: name for name, value in rtc.DisconnectReason.items()}
 
 
 class GuardedEntrypoint:
@@ -112,9 +115,12 @@ class JobGuard:
 
     async def _on_shutdown(self, reason: str) -> None:
         """LiveKit runs it after the room was left."""
-        await self._release(reason)
+        self._release(reason)
 
-    async def _release(self, reason: str) -> None:
+    def _release(self, reason: str) -> None:
+        """The room is given back.  The connection stays up to the end of the process, for a daemon that comes
+        meanwhile: a job that its worker lists, and that says nothing, would count as hung.
+        """
         if self._over:
             return
         self._over = True
@@ -125,7 +131,7 @@ class JobGuard:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        await self._connection.close(Goodbye(reason=reason))
+        self._connection.send(Goodbye(reason=reason))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -140,18 +146,21 @@ class JobGuard:
         self._leaving = True
         log.logger.warning(log.LEAVING, extra=self._extra(reason=reason))
         self._report("leaving", reason)
+        last_resort = asyncio.get_running_loop().call_later(EXIT_AFTER, self._exit)
+        self._end_job(reason, last_resort.cancel)
+
+    def _end_job(self, reason: str, on_left: Callable[[], None] = lambda: None) -> None:
+        """The script ends in good order, which may take minutes; the room is left before that."""
         self._ctx.shutdown(reason)
         # Not one of the tasks that end with the release: it is what makes the release happen.
-        self._leaver = asyncio.ensure_future(self._see_that_it_leaves(reason))
+        self._leaver = asyncio.ensure_future(self._see_that_it_leaves(reason, on_left))
 
-    async def _see_that_it_leaves(self, reason: str) -> None:
-        loop = asyncio.get_running_loop()
-        last_resort = loop.call_later(EXIT_AFTER, self._exit)
+    async def _see_that_it_leaves(self, reason: str, on_left: Callable[[], None]) -> None:
         await asyncio.sleep(DISCONNECT_AFTER)
         if self._room.isconnected():
             await self._room.disconnect()
-        last_resort.cancel()
-        await self._release(reason)
+        on_left()
+        self._release(reason)
 
     def _exit(self) -> None:
         log.logger.error(log.DID_NOT_LEAVE, extra=self._extra())
@@ -181,9 +190,14 @@ class JobGuard:
     def _on_attributes(self, _changed: object, _participant: object) -> None:
         asyncio.get_running_loop().call_soon(self._look_around)
 
-    def _on_disconnected(self, _reason: object) -> None:
+    def _on_disconnected(self, reason: object) -> None:
+        """For good; what the script does at its end may take minutes, in which the room is not ours."""
         self._presence.end()
         self._sessions.close_now()
+        why = _DISCONNECTED.get(reason, "").lower().replace("_", " ")
+        # Who leaves by itself mostly ends, and says in a moment with what reason.
+        wait = LEFT_BY_ITSELF if reason == rtc.DisconnectReason.CLIENT_INITIATED else 0.0
+        asyncio.get_running_loop().call_later(wait, self._release, f"left the room: {why or reason}")
 
     def _sees(self) -> bool:
         """While it reconnects, a room calls itself connected and everybody in it gone."""
@@ -229,7 +243,7 @@ class JobGuard:
         self._report("human_returned", identity=identity)
         if self._sessions.all_closed:
             # The script has ended its session itself: only a new job can serve this human.
-            self._ctx.shutdown("the session is closed")
+            self._end_job("the session is closed")
             return
         log.logger.info(log.REUSING_SESSION, extra=self._extra(human=identity))
         self._sessions.resume(identity)
@@ -245,7 +259,7 @@ class JobGuard:
 
     async def _end(self, reason: str) -> None:
         await closed(self._sessions.close_now())
-        self._ctx.shutdown(reason)
+        self._end_job(reason)
 
     async def _reset(self) -> None:
         log.logger.info(log.RESETTING_STATE, extra=self._extra())
@@ -270,6 +284,7 @@ class JobGuard:
             identity=self._identity,
             epoch=self._epoch,
             joined=self._joined,
+            over=self._over,
         )
 
     def _received(self, message: ToGuard) -> None:
@@ -284,6 +299,8 @@ class JobGuard:
             self._spawn(self._reset())
 
     def _welcomed(self, welcome: Welcome) -> None:
+        if self._over:
+            return
         self._interval = welcome.heartbeat_interval or self._interval
         if welcome.human_return_grace is not None:
             self._presence.grace = welcome.human_return_grace
@@ -291,6 +308,8 @@ class JobGuard:
             self._leave("the room is held by another job")
             return
         self._epoch = welcome.epoch
+        if self._joined and self._sees():  # between the hello and this, perhaps
+            self._connection.send(Joined(identity=self._identity, sid=self._room.local_participant.sid))
         if self._census is not None:
             self._connection.send(self._census)
 

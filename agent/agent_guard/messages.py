@@ -48,6 +48,8 @@ class JobHello:
     identity: str
     epoch: int | None
     joined: bool
+    over: bool = False
+    """It has lost its room for good; what the script does at its end may take minutes."""
     role: str = "job"
     v: int = VERSION
 
@@ -105,6 +107,8 @@ class Heartbeat:
     type: ClassVar[str] = "heartbeat"
     jobs: int
     late: float
+    draining: bool = False
+    """LiveKit's own drain has begun, as it does on SIGTERM, whoever sent that."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ and a later look sees what the earlier write has done.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -185,10 +185,13 @@ def plan(facts: RoomFacts, policy: RoomPolicy, memory: RoomMemory, now: float) -
         return _unknown(facts.participants.reason, memory)
     if isinstance(facts.dispatches, Unknown):
         return _unknown(facts.dispatches.reason, memory)
-    look = _look(facts, facts.participants, facts.dispatches, policy, memory, now)
+    participants, held_by_ignored = facts.participants, _is_held_by_ignored(facts, policy)
+    dispatches = tuple(d for d in facts.dispatches if not _is_left_alone(d.agent_name, policy))
+    facts = replace(facts, agents=tuple(a for a in facts.agents if not _is_left_alone(a.name, policy)))
+    look = _look(facts, participants, dispatches, policy, memory, now)
     if not look.ours:
         return Decision(RoomState.HEALTHY, "not ours", RoomMemory(dead=look.memory.dead), ours=False)
-    return _decide(look, policy, now)
+    return _decide(look, policy, now, held_by_ignored)
 
 
 def after_dispatch(memory: RoomMemory, dispatch_id: str | None, now: float) -> RoomMemory:
@@ -216,6 +219,11 @@ def _key(action: RemoveParticipant | DeleteDispatch) -> str:
 
 def matches_any(text: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(text, pattern) for pattern in patterns)
+
+
+def is_ignored(names: Iterable[str | None], patterns: tuple[str, ...]) -> bool:
+    """``names``: an agent's name and identity, as far as they are known."""
+    return any(name and matches_any(name, patterns) for name in names)
 
 
 # --- what is there --------------------------------------------------------------------------------
@@ -290,8 +298,20 @@ def _look(
 
 
 def _ignored(participant: Participant, policy: RoomPolicy) -> bool:
-    names = (participant.agent_name, participant.identity)
-    return any(name and matches_any(name, policy.ignore_agents) for name in names)
+    return is_ignored((participant.agent_name, participant.identity), policy.ignore_agents)
+
+
+def _is_left_alone(agent_name: str | None, policy: RoomPolicy) -> bool:
+    """Who is to be ignored is not counted, and asks for nobody."""
+    return is_ignored((agent_name,), policy.ignore_agents)
+
+
+def _is_held_by_ignored(facts: RoomFacts, policy: RoomPolicy) -> bool:
+    """From before it was to be ignored: since then it claims nothing."""
+    if facts.claim is None:
+        return False
+    name = next((a.name for a in facts.agents if a.id == facts.claim.agent_id), None)
+    return is_ignored((name, facts.claim.identity), policy.ignore_agents)
 
 
 def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory) -> Target | None:
@@ -339,7 +359,7 @@ def _better(agent: AgentView, other: AgentView) -> bool:
 # --- what follows ---------------------------------------------------------------------------------
 
 
-def _decide(look: _Look, policy: RoomPolicy, now: float) -> Decision:
+def _decide(look: _Look, policy: RoomPolicy, now: float, held_by_ignored: bool) -> Decision:
     ghosts, again, ghost_conflicts, tries = _plan_ghosts(look, now)
     extra = _plan_extra_agents(look, policy, now)
     stale = _plan_dispatches(look, now)
@@ -351,16 +371,9 @@ def _decide(look: _Look, policy: RoomPolicy, now: float) -> Decision:
         return _with_agent(look, policy, memory, now, (*urgent, *again), conflicts, looks)
     if not look.humans:
         return _empty(look, memory, (*urgent, *again), conflicts, looks)
-    if _is_left_alone(look, policy):
+    if held_by_ignored:
         return Decision(RoomState.HEALTHY, "its agent is one of rooms.ignore_agents", memory)
     return _missing(look, policy, memory, now, urgent, again, conflicts, looks)
-
-
-def _is_left_alone(look: _Look, policy: RoomPolicy) -> bool:
-    """Who is to have the room, or holds it, is never counted, removed or dispatched."""
-    claim, target = look.facts.claim, look.target
-    names = (claim.identity if claim is not None else "", target.agent_name if target is not None else "")
-    return any(name and matches_any(name, policy.ignore_agents) for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -457,7 +470,8 @@ def _plan_dispatches(look: _Look, now: float) -> _Part:
     looks: list[float] = []
     suspects: dict[str, float] = {}
     for d in look.dispatches:
-        if d.id in look.memory.refused:
+        # LiveKit makes several jobs of one dispatch for workers of publishers: the holder is one of them.
+        if d.id in look.memory.refused and not _is_holders(look, d):
             actions.append(
                 DeleteDispatch(d.id, ConflictKind.DUPLICATE_REQUEST, _id_of_name(look, d.agent_name))
             )
@@ -481,6 +495,11 @@ def _plan_dispatches(look: _Look, now: float) -> _Part:
     return _Part(tuple(actions), tuple(conflicts), tuple(looks), suspects)
 
 
+def _is_holders(look: _Look, dispatch: Dispatch) -> bool:
+    claim = look.facts.claim
+    return claim is not None and (dispatch.id == claim.dispatch_id or claim.job_id in dispatch.job_ids)
+
+
 def _told_apart_at(look: _Look, dispatches: list[Dispatch], now: float) -> float:
     """When it is known which of them brings the agent that stays: the claim tells, or their jobs."""
     if look.facts.claim is not None or all(d.job_ids for d in dispatches):
@@ -496,14 +515,14 @@ def _superfluous(look: _Look, name: str, dispatches: list[Dispatch]) -> list[Dis
     claim = look.facts.claim
     names = {agent.id: agent.name for agent in look.facts.agents}
     if claim is not None and claim.joined and names.get(claim.agent_id) == name:
-        return [d for d in dispatches if d.id != claim.dispatch_id and claim.job_id not in d.job_ids]
+        return [d for d in dispatches if not _is_holders(look, d)]
     if len(dispatches) < 2:
         return []
     present = {a.identity for a in look.agents}
     kept = min(
         dispatches,
         key=lambda d: (
-            claim is None or (d.id != claim.dispatch_id and claim.job_id not in d.job_ids),
+            not _is_holders(look, d),
             not present & _identities(d),
             not d.job_ids,
             d.created_at_ms,

@@ -20,15 +20,17 @@ from typing import Any
 
 from supervisor import __version__
 from supervisor.config import ConfigError, Settings, load
+from supervisor.core.room_plan import is_ignored, matches_any
 from supervisor.daemon import guard_files, specs
 from supervisor.daemon.cleanup import StopNote
 from supervisor.daemon.commands import WRONG, Answer, CommandDesk
 from supervisor.daemon.development import SERVER_ID, Development, banner
 from supervisor.daemon.documents import Documents
-from supervisor.daemon.evidence import DeathEvidence
 from supervisor.daemon.gauges import Gauges
+from supervisor.daemon.log_rotation import LogRotation
 from supervisor.daemon.notify import Notifier
 from supervisor.daemon.rogues import RogueHunt
+from supervisor.daemon.secrecy import DiscreetEvidence, secrets_of
 from supervisor.daemon.sockets import SocketNames
 from supervisor.daemon.watchdog import Watchdog
 from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
@@ -46,7 +48,6 @@ from supervisor.events import (
     DaemonStopping,
     EventBus,
     Loop,
-    StoreFailed,
 )
 from supervisor.livekit.api import LiveKitClient
 from supervisor.livekit.webhook import WebhookReceiver
@@ -55,7 +56,6 @@ from supervisor.metrics import Metrics
 from supervisor.process.health_endpoint import complaints
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.limits import raise_open_files
-from supervisor.process.rotation import rotate
 from supervisor.process.tree import Census, Launches, proportional_memory
 from supervisor.process.watch import PidfdWatch
 from supervisor.reconcile.claimbook import ClaimBook
@@ -102,7 +102,7 @@ class Daemon:
         self._hung_up = False
         """A reload was asked for before that."""
         self._looks = 0
-        self._log_faults: frozenset[str] = frozenset()
+        self._known_secrets: frozenset[str] = frozenset()
         self._stopping = asyncio.Event()
         self._stop_reason = ""
         self._keep_workers = False
@@ -129,7 +129,9 @@ class Daemon:
         self._health = LiveKitHealth(livekit.url, bus, clock, starts_until=starts)
         self._client = LiveKitClient(livekit.url, livekit.api_key, secret, livekit.timeout, bus)
         self._watch = PidfdWatch()
-        self._book = ClaimBook(self._store, self._watch, bus, clock, worker_hung=self._worker_hung)
+        self._book = ClaimBook(
+            self._store, self._watch, bus, clock, worker_hung=self._worker_hung, worker_pid=self._worker_pid
+        )
         self._wishes = StopWishes(settings.paths.state / "wishes", bus)
         self._host = PosixProcessHost(settings.paths.state, open_files=raise_open_files())
         self._launches = Launches()
@@ -137,7 +139,7 @@ class Daemon:
             self._host,
             self._book,
             self._wishes,
-            DeathEvidence(self._host),
+            DiscreetEvidence(self._host, lambda text: self._log.without_secrets(text)),
             bus,
             clock,
             random=rng,
@@ -160,6 +162,7 @@ class Daemon:
         self._workers.listen(self._rooms)
         self._health.on_back(self._livekit_is_back)
         self._rogues = RogueHunt(self._workers, bus, lambda: self._settings)
+        self._rotation = LogRotation(self._workers.all, bus, lambda: self._settings.log, clock)
         self._documents = Documents(
             self._workers,
             self._rooms,
@@ -198,6 +201,7 @@ class Daemon:
             times=self._guard_times,
             human_return_grace=lambda: self._settings.rooms.human_return_grace,
             reconnect_grace=lambda: self._settings.rooms.reconnect_grace,
+            left_alone=self._is_left_alone,
         )
         runtime = settings.paths.runtime
         self._guard_server = GuardServer(runtime / "guard.sock", desk, bus, self._clock)
@@ -273,8 +277,10 @@ class Daemon:
         self._bus.subscribe(log)
         return log
 
-    def _secrets(self) -> list[str]:
-        return [secret for secret in webhook_keys(self._settings).values() if secret]
+    def _secrets(self) -> frozenset[str]:
+        """A worker that was started before a reload still has those of then."""
+        self._known_secrets |= secrets_of(self._settings, os.environ)
+        return self._known_secrets
 
     async def _remember(self) -> None:
         """Claims before workers: an adopted worker's guard connects within milliseconds."""
@@ -309,7 +315,7 @@ class Daemon:
         schedule.every(HEALTH_SECONDS, "health", self._ask_workers)
         schedule.every(SCAN_SECONDS, "scan", self._rogues.scan)
         schedule.every(SOCKETS_SECONDS, "sockets", self._sockets.keep)
-        schedule.every(ROTATE_SECONDS, "rotate", self._rotate)
+        schedule.every(ROTATE_SECONDS, "rotate", self._rotation.look)
         schedule.every(PRUNE_SECONDS, "prune", self._store.prune)
         loops: list[Coroutine[Any, Any, None]] = [
             self._workers.run(),
@@ -494,20 +500,6 @@ class Daemon:
         for agent_id, complaint in told.items():
             self._workers.health(agent_id, pids[agent_id], complaint)
 
-    async def _rotate(self) -> None:
-        log = self._settings.log
-        faults = set()
-        for worker in self._workers.all():
-            path = Path(worker.spec.process.log_path)
-            result = await asyncio.to_thread(rotate, path, log.max_size, log.keep)
-            if result.error:
-                faults.add(result.error)
-            elif not result.lossless:
-                faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
-        for fault in faults - self._log_faults:
-            self._bus.publish(StoreFailed(operation="log rotation", error=fault))
-        self._log_faults = frozenset(faults)
-
     def _on_tick(self) -> None:
         self._schedule.check_clock()
         self._book.tick()
@@ -525,6 +517,13 @@ class Daemon:
 
     def _worker_hung(self, agent_id: str) -> None:
         self._workers.hung(agent_id)
+
+    def _worker_pid(self, agent_id: str) -> int | None:
+        return self._workers.pid(agent_id)
+
+    def _is_left_alone(self, room: str, agent_name: str, identity: str) -> bool:
+        rooms = self._settings.rooms
+        return matches_any(room, rooms.ignore) or is_ignored((agent_name, identity), rooms.ignore_agents)
 
     def _longest_heartbeat(self) -> float:
         return max((agent.heartbeat.timeout for agent in self._settings.agents), default=10.0)

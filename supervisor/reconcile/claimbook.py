@@ -84,6 +84,12 @@ class Job:
     suspect_since: float | None = None
     speaks_by: float | None = None
     """Its worker says that it runs, and it has not said anything itself: by then it has, or it hangs."""
+    spoken: bool = False
+    """It has connected to this daemon; else it is remembered from the last one, or its worker told of it."""
+    left_alone: bool = False
+    """It holds no room, and nobody judges it: its room, or its agent, is one of those to be ignored."""
+    only_told: bool = False
+    """It hangs, and was not ended for it, since nothing was to be touched then."""
 
 
 class ClaimBook:
@@ -97,6 +103,7 @@ class ClaimBook:
         clock: Callable[[], float],
         *,
         worker_hung: Callable[[str], None],
+        worker_pid: Callable[[str], int | None],
     ) -> None:
         self.table = ClaimTable()
         self._store = store
@@ -104,6 +111,7 @@ class ClaimBook:
         self._bus = bus
         self._clock = clock
         self._worker_hung = worker_hung
+        self._worker_pid = worker_pid
         self._rooms: RoomListener | None = None
         self._jobs: ByAgent[Job] = ByAgent()
         self._started_until = 0.0
@@ -221,7 +229,7 @@ class ClaimBook:
         if claim is None:
             job.kill_at = self._clock() + LEAVE_SECONDS
             return None
-        job.suspect_since = None
+        job.suspect_since, job.left_alone = None, False
         self._save(claim, create_time)
         if before is None or before.job_id != claim.job_id or before.state is ClaimState.PENDING:
             self._bus.publish(
@@ -230,16 +238,33 @@ class ClaimBook:
         self.rooms.wake(claim.room)
         return claim
 
+    def accompany(self, arrival: JobArrival, link: JobLink, *, in_worker: bool, timeout: float) -> None:
+        """A job that nobody is to judge has connected: its worker waits for it when it drains, no more."""
+        create_time = self._watch.create_time(arrival.pid)
+        if create_time is not None:
+            job = self._track(arrival, link, create_time, in_worker=in_worker, timeout=timeout)
+            job.left_alone = True
+            job.suspect_since = None
+            claim = self.table.get(arrival.room)
+            if claim is not None and claim.job_id == arrival.job_id:  # from before it was to be ignored
+                self._release(claim, "it is to be ignored")
+
+    def is_done(self, arrival: JobArrival) -> None:
+        """It has lost its room for good, and works on its end: it said so when no daemon was there."""
+        self.table.end(arrival.job_id)
+        if self._jobs.get(arrival.job_id) is not None:
+            self.goodbye(arrival.job_id, "told later")
+
     def _track(
         self, arrival: JobArrival, link: JobLink, create_time: float, *, in_worker: bool, timeout: float
     ) -> Job:
         known = self._jobs.get(arrival.job_id)
         if known is not None and known.speaks_by is None:
-            known.link, known.timeout, known.in_worker = link, timeout, in_worker
+            known.link, known.timeout, known.in_worker, known.spoken = link, timeout, in_worker, True
             return known
         self._forget(arrival.job_id)
         job = self._begin(arrival, create_time, timeout=timeout)
-        job.link, job.in_worker = link, in_worker
+        job.link, job.in_worker, job.spoken = link, in_worker, True
         return job
 
     def expect(self, arrival: JobArrival, timeout: float) -> None:
@@ -275,7 +300,7 @@ class ClaimBook:
     def heartbeat(self, job_id: str) -> None:
         job = self._jobs.get(job_id)
         if job is not None:
-            job.suspect_since = None
+            job.suspect_since, job.only_told = None, False
             self.table.heartbeat(job.room, job_id, self._clock(), job.timeout)
 
     def retime(self, agent_id: str, timeout: float) -> None:
@@ -307,8 +332,11 @@ class ClaimBook:
     def unlink(self, job_id: str, link: JobLink) -> None:
         """The connection is gone, the process may live: it has until its heartbeat is overdue."""
         job = self._jobs.get(job_id)
-        if job is not None and job.link is link:
-            job.link = None
+        if job is None or job.link is not link:
+            return
+        job.link = None
+        if job.left_alone:  # it is only waited for while it is there
+            self._forget(job_id)
 
     def goodbye(self, job_id: str, reason: str) -> None:
         """The job has ended in good order, and nothing more comes of its dispatch."""
@@ -316,6 +344,8 @@ class ClaimBook:
         if job is None:
             return
         self.table.end(job_id)
+        if job.left_alone:
+            return
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
             self._release(claim, reason)
@@ -323,11 +353,9 @@ class ClaimBook:
 
     def busy_rooms(self, agent_id: str) -> int:
         """Rooms of this agent with a human in them, or of which nobody knows."""
-        return sum(
-            1
-            for claim in self.table.of_agent(agent_id)
-            if (job := self._jobs.get(claim.job_id)) is None or job.humans is None or job.humans > 0
-        )
+        holders = [self._jobs.get(claim.job_id) for claim in self.table.of_agent(agent_id)]
+        others = [job for job in self._jobs.of_agent(agent_id) if job.left_alone]
+        return sum(1 for job in (*holders, *others) if job is None or job.humans is None or job.humans > 0)
 
     def jobs_of(self, agent_id: str) -> tuple[Job, ...]:
         return tuple(self._jobs.of_agent(agent_id))
@@ -347,6 +375,7 @@ class ClaimBook:
         self._bus.publish(RoomReleased(agent_id=claim.agent_id, room=room, job_id=job_id, reason=reason))
         self.tell_to_leave(job_id, reason)
         self.rooms.wake(room)
+        self.rooms.slot_freed(claim.agent_id)
 
     def tell_to_leave(self, job_id: str, reason: str, cause: JobDeath | None = None) -> None:
         job = self._jobs.get(job_id)
@@ -383,6 +412,9 @@ class ClaimBook:
             for job in [j for j in self._jobs if j.speaks_by is not None and now >= j.speaks_by]:
                 job.speaks_by = None
                 self._suspect(job, now)
+            for job in [j for j in self._jobs if j.only_told and self.rooms.enforce]:
+                job.only_told = False
+                self._kill(job)
 
     def _expire(self, claim: Claim, now: float) -> None:
         if claim.state is ClaimState.PENDING:
@@ -391,6 +423,10 @@ class ClaimBook:
         job = self._jobs.get(claim.job_id)
         if job is None:
             self._release(claim, "the job is not known any more")
+        elif not job.spoken and job.pid == self._worker_pid(job.agent_id):
+            # It ran in the worker's own process, which lives: it ended while no daemon was there to be told.
+            # Should it hang instead, that must not cost the worker's other calls.
+            self.goodbye(job.job_id, "the job did not come back")
         elif job.suspect_since is None:
             self._suspect(job, now)
 
@@ -405,6 +441,7 @@ class ClaimBook:
         if self.rooms.enforce:
             self._kill(job)
         else:
+            job.only_told = True
             self._tell_hung(job, Resolution.REPORTED, now)
 
     def _tell_hung(self, job: Job, resolution: Resolution, now: float) -> None:
@@ -439,6 +476,8 @@ class ClaimBook:
         now = self._clock()
         self._forget(job.job_id)
         self._bus.publish(JobDied(agent_id=job.agent_id, room=job.room, job_id=job.job_id, cause=job.cause))
+        if job.left_alone:
+            return
         if job.suspect_since is not None and self.rooms.enforce:
             self._tell_hung(job, Resolution.TERMINATED, now)
         claim = self.table.get(job.room)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from supervisor.core.claims import JobArrival, JobRequest
+from supervisor.core.claims import Answer, JobArrival, JobRequest
 from supervisor.core.model import Claim, ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, ProcessWatch, Refusal
 from supervisor.events import EventBus, GuardReport
@@ -48,7 +48,9 @@ class GuardDesk:
         times: Callable[[str], GuardTimes],
         human_return_grace: Callable[[], float],
         reconnect_grace: Callable[[], float],
+        left_alone: Callable[[str, str, str], bool],
     ) -> None:
+        """``left_alone``: are this room, the agent of this name or this identity to be ignored?"""
         self.workers = workers
         self.book = book
         self.bus = bus
@@ -57,6 +59,7 @@ class GuardDesk:
         self._times = times
         self._human_return_grace = human_return_grace
         self._reconnect_grace = reconnect_grace
+        self._left_alone = left_alone
         self._sessions: set[_WorkerSession | _JobSession] = set()
 
     def hello(self, peer: GuardPeer, message: Mapping[str, object]) -> GuardSession | Refusal:
@@ -122,15 +125,29 @@ class GuardDesk:
             return Refusal("that job is another process's", agent_id)
         session = _JobSession(self, peer, agent_id, arrival.room, arrival.job_id)
         in_worker = worker.handle is not None and peer.pid == worker.handle.pid
-        times = self._times(agent_id)
-        claim = self.book.arrive(arrival, session, in_worker=in_worker, timeout=times.heartbeat_timeout)
-        session.say_welcome(claim)
+        timeout = self._times(agent_id).heartbeat_timeout
+        if message.get("over") is True:
+            self.book.is_done(arrival)
+            session.ended = True
+            session.say_welcome(None)
+        elif self.is_left_alone(arrival.room, worker, arrival.identity):
+            self.book.accompany(arrival, session, in_worker=in_worker, timeout=timeout)
+            session.left_alone = True
+            session.say_welcome(None)
+        else:
+            claim = self.book.arrive(arrival, session, in_worker=in_worker, timeout=timeout)
+            session.say_welcome(claim)
         return session
+
+    def is_left_alone(self, room: str, worker: Worker | None, identity: str) -> bool:
+        return self._left_alone(room, (worker.name if worker is not None else None) or "", identity)
 
     def expect(self, arrival: JobArrival) -> None:
         """What is not in the tree of that agent's worker, or is the worker itself, is not ours to judge."""
         worker = self.workers.get(arrival.agent_id)
         if worker is None or worker.handle is None or arrival.pid == worker.handle.pid:
+            return
+        if self.is_left_alone(arrival.room, worker, arrival.identity):
             return
         if self._watch.in_tree(arrival.pid, worker.handle.pid, worker.spec.process.marks):
             self.book.expect(arrival, self._times(arrival.agent_id).heartbeat_timeout)
@@ -246,6 +263,10 @@ class _WorkerSession:
             dispatch_id=text(message, "dispatch_id"),
             identity=name(message, "identity"),
         )
+        if self.desk.is_left_alone(request.room, worker, request.identity):
+            draining = worker is None or worker.draining
+            self._answer(message, Answer(ClaimOutcome.DRAINING if draining else ClaimOutcome.GRANTED, None))
+            return
         if self.desk.is_unsure_of(request.room):
             return  # the guard looks at the room itself
         answer = self.desk.book.request(
@@ -253,6 +274,9 @@ class _WorkerSession:
             max_rooms=worker.spec.max_rooms if worker is not None else 0,
             draining=worker is None or worker.draining,
         )
+        self._answer(message, answer)
+
+    def _answer(self, message: Mapping[str, object], answer: Answer) -> None:
         held = answer.outcome is ClaimOutcome.HELD
         self.peer.send(
             {
@@ -276,6 +300,7 @@ class _JobSession:
     room: str
     job_id: str
     ended: bool = False
+    left_alone: bool = False
     told: Wire = field(default_factory=dict)
 
     def welcome(self) -> None:
@@ -284,7 +309,8 @@ class _JobSession:
 
     def say_welcome(self, claim: Claim | None) -> None:
         self.told = self.desk.words_of_welcome(self.agent_id)
-        held = {"hold": claim is not None, "epoch": claim.epoch if claim is not None else 0}
+        hold = claim is not None or self.left_alone
+        held = {"hold": hold, "epoch": claim.epoch if claim is not None else 0}
         self.peer.send({**self.told, **held})
         if self.desk.drains(self.agent_id):  # since before it found us
             self.drain(0.0)

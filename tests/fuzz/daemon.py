@@ -47,6 +47,8 @@ class Daemon:
     def __init__(self, log_format: str = "json") -> None:
         self.now = 1_000.0
         self.problems: list[str] = []
+        self.ignored = {"ignored"}
+        """Rooms, agents' names and identities."""
         self.watch = Watch()
         self._events: list[Event] = []
         self._log = Log(log_format)
@@ -55,7 +57,14 @@ class Daemon:
             bus.subscribe(subscriber)
         self.bus = bus
         disk = StrictDisk(self.problems)
-        self.book = ClaimBook(disk, self.watch, bus, self.clock, worker_hung=lambda a: self.workers.hung(a))
+        self.book = ClaimBook(
+            disk,
+            self.watch,
+            bus,
+            self.clock,
+            worker_hung=lambda a: self.workers.hung(a),
+            worker_pid=lambda a: self.workers.pid(a),
+        )
         self.workers = WorkerReconciler(
             Host(self.watch),
             self.book,
@@ -66,9 +75,9 @@ class Daemon:
             random=lambda: 0.5,
             livekit_up=lambda: True,
         )
-        rooms = Rooms(self.problems)
-        self.book.listen(rooms)
-        self.workers.listen(rooms)
+        self.rooms = Rooms(self.problems)
+        self.book.listen(self.rooms)
+        self.workers.listen(self.rooms)
         self.guards = GuardDesk(
             self.workers,
             self.book,
@@ -78,6 +87,7 @@ class Daemon:
             times=lambda _: HEARTBEAT,
             human_return_grace=lambda: 15.0,
             reconnect_grace=lambda: 5.0,
+            left_alone=lambda *names: not self.ignored.isdisjoint(names),
         )
         self.commands = CommandDesk(
             self.workers,
@@ -234,6 +244,7 @@ class Rooms:
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
+        self.freed: list[str] = []
 
     def wake(self, room: str) -> None:
         if not room:
@@ -249,7 +260,8 @@ class Rooms:
 
     def note_refused(self, room: str, dispatch_id: str) -> None: ...
 
-    def slot_freed(self, agent_id: str) -> None: ...
+    def slot_freed(self, agent_id: str) -> None:
+        self.freed.append(agent_id)
 
 
 class StrictDisk(Disk):

@@ -29,19 +29,27 @@ from tests.livekit.guarded import (
 from tests.livekit.server import LiveKitServer
 
 SCRIPT = """
+import asyncio
 from livekit import rtc
 from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli, room_io
 from livekit.agents.llm import ChatContext
 
 server = AgentServer()
 
-@server.rtc_session(agent_name="mine")
+async def on_end(ctx: JobContext) -> None:
+    if "saving" in ctx.job.room.name:
+        print(f"<{ctx.job.room.name}> SAVING\\n", end="", flush=True)
+        await asyncio.sleep(60)
+
+@server.rtc_session(agent_name="mine", on_session_end=on_end)
 async def entrypoint(ctx: JobContext) -> None:
     def say(*words: object) -> None:
         print(f"<{ctx.job.room.name}> {' '.join(map(str, words))}\\n", end="", flush=True)
 
     async def on_shutdown(reason: str) -> None:
         say("SHUTDOWN", reason)
+        if "saving" in ctx.job.room.name:
+            await asyncio.sleep(60)
 
     ctx.add_shutdown_callback(on_shutdown)
     ctx.proc.userdata.setdefault("agent_guard.on_reset", []).append(lambda: say("HOOK"))
@@ -283,3 +291,44 @@ async def test_a_drained_job_ends_when_its_human_leaves(call: MakeCall) -> None:
         await alice.disconnect()
         await session.gone()
         assert session.said("CLOSED") == ["CLOSED participant_disconnected"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("saving", "deleted"),
+        ("saving", "removed"),
+        ("saving", "not returned"),
+        ("closing-saving", "returned"),
+    ],
+)
+async def test_a_job_gives_its_room_back_before_its_script_has_saved_what_was_said(
+    call: MakeCall, kind: str, end: str
+) -> None:
+    """The script's end may take minutes: whoever comes into the room meanwhile needs another job."""
+    async with call(kind, grace=30 if end == "returned" else 0.3) as session:
+        alice = await session.join("alice")
+        await session.humans(1)
+        if end == "deleted":
+            await session.livekit.room.delete_room(api.DeleteRoomRequest(room=session.room))
+        elif end == "removed":
+            who = api.RoomParticipantIdentity(room=session.room, identity=str(session.job.hello["identity"]))
+            await session.livekit.room.remove_participant(who)
+        else:
+            await alice.disconnect()
+        if end == "returned":
+            await session.says("CLOSED")
+            alice = await session.join("alice")
+        await session.daemon.until(lambda: session.job.heard("goodbye"), timeout=5)
+        await session.says("SAVING")
+        if end in ("removed", "returned"):
+            await eventually(partial(nobody, agents, session.livekit, session.room), timeout=5)
+            assert session.said("SHUTDOWN") == []
+        # A new daemon is told that it needs nothing of this one.
+        await session.daemon.stop()
+        await session.daemon.start()
+        job_id = session.job.hello["job_id"]
+        await session.daemon.until(
+            lambda: [p for p in session.daemon.jobs() if p.hello["job_id"] == job_id and p.hello["over"]]
+        )
+        await alice.disconnect()

@@ -68,7 +68,9 @@ class Crew:
         self.wishes = StopWishes(bench.state / "wishes", bus)
         self.wishes.load()
         store = SqliteStore(bench.state / "supervisor.db", bus, max_age=60.0, max_size=1 << 20)
-        self.book = ClaimBook(store, PidfdWatch(), bus, time.monotonic, worker_hung=lambda _: None)
+        self.book = ClaimBook(
+            store, PidfdWatch(), bus, time.monotonic, worker_hung=lambda _: None, worker_pid=lambda _: None
+        )
         self.book.listen(NoRooms())
         self.workers = WorkerReconciler(
             self.host,

@@ -16,7 +16,7 @@ from typing import Any
 from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.model import ATTRIBUTE_INSTANCE
 from supervisor.core.ports import ExitStatus, GuardSession, ProcessSpec, Refusal, StoredClaim, StoredIntent
-from supervisor.core.room_plan import RoomPolicy
+from supervisor.core.room_plan import RoomPolicy, is_ignored
 from supervisor.core.worker_plan import WorkerPolicy
 from supervisor.events import Event, EventBus
 from supervisor.reconcile.claimbook import ClaimBook
@@ -362,7 +362,14 @@ class SimDaemon:
         self._bus = bus
         self.health = LiveKitHealth("ws://model", bus, clock)
         self.watch = Watch(world.processes)
-        self.book = ClaimBook(disk, self.watch, bus, clock, worker_hung=lambda a: self.reconciler.hung(a))
+        self.book = ClaimBook(
+            disk,
+            self.watch,
+            bus,
+            clock,
+            worker_hung=lambda a: self.reconciler.hung(a),
+            worker_pid=lambda a: self.reconciler.pid(a),
+        )
         self.reconciler = WorkerReconciler(
             Host({w.agent_id: w for w in workers}),
             self.book,
@@ -397,6 +404,7 @@ class SimDaemon:
             times=lambda _: HEARTBEAT,
             human_return_grace=lambda: 15.0,
             reconnect_grace=lambda: policy.reconnect_grace,
+            left_alone=lambda room, *names: is_ignored(names, policy.ignore_agents),
         )
         self.bridge = Bridge(desk)
         self._patterns = rooms or {}

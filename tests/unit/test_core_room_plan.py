@@ -509,9 +509,25 @@ class TestSeveralAgents:
     def test_one_of_ours_that_is_to_be_ignored_is_left_alone(self, held: Claim | None) -> None:
         policy = replace(POLICY, ignore_agents=("Ali*",))
         memory = replace(SILENT, absent_since=NOW - 60)
-        decision = decide(facts(HUMAN, agent("J1"), held=held), memory, policy=policy)
+        dispatches = (dispatch(1, "J1"), dispatch(2), dispatch(3))
+        given = facts(HUMAN, agent("J1"), held=held, dispatches=dispatches)
+        decision = decide(given, memory, policy=policy)
         assert (decision.actions, decision.conflicts) == ((), ())
         assert decision.state is RoomState.HEALTHY
+
+    def test_one_of_ours_that_is_to_be_ignored_keeps_nobody_else_away(self) -> None:
+        """A transcriber of ours was dispatched, and came, before the voice."""
+        policy = replace(POLICY, ignore_agents=("Bob",))
+        scribe = agent("J9", name="Bob")
+        by_pattern = facts(HUMAN, scribe, dispatches=(dispatch(1, "J9", name="Bob"),))
+        assert decide(by_pattern, SILENT, policy=policy).actions == (
+            CreateDispatch(Target("Alice", "alice")),
+        )
+        asked = facts(HUMAN, scribe, dispatches=(dispatch(1, "J9", name="Bob"), dispatch(2, metadata="m")))
+        waits = decide(asked, RoomMemory(silent_since=NOW), policy=policy)
+        assert (waits.actions, waits.memory.target) == ((), Target("Alice", "alice", "m"))
+        nobody = replace(by_pattern, agents=(replace(ALICE, rooms=()), BOB))
+        assert not decide(nobody, SILENT, policy=policy).ours
 
     def test_an_avatar_is_never_counted_nor_removed(self) -> None:
         avatar = agent("J1-avatar", also={"lk.publish_on_behalf": "agent-J1"})
@@ -547,6 +563,13 @@ class TestSeveralAgents:
 
 
 class TestDispatches:
+    def test_the_holders_own_dispatch_is_not_deleted_for_another_job_of_it(self) -> None:
+        """LiveKit makes a job for each publisher, of one dispatch, for workers that want it so."""
+        memory = RoomMemory(refused=frozenset({"D1"}), had_agent=True)
+        for held in (claim("J1"), replace(claim("J1"), dispatch_id="")):
+            given = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1", "J2"),), held=held)
+            assert decide(given, memory).actions == ()
+
     def test_a_refused_dispatch_is_deleted_and_is_no_lost_one(self) -> None:
         given = facts(
             HUMAN,

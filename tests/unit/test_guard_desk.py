@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.core.model import ClaimOutcome
+from supervisor.core.model import Claim, ClaimOutcome, ClaimState
 from supervisor.core.ports import BadMessage, GuardSession, Refusal
 from supervisor.core.room_plan import RoomPolicy
 from supervisor.core.worker_state import WorkerState
@@ -265,6 +265,7 @@ async def say(stage: Stage, session: GuardSession, *messages: dict[str, object])
     await turns(5)
 
 
+BEAT: dict[str, object] = {"type": "heartbeat", "jobs": 1, "late": 0.0}
 REGISTERED: dict[str, object] = {"type": "registered", "worker_id": "AW_1", "agent_name": "x"}
 
 
@@ -376,3 +377,136 @@ def state(stage: Stage) -> WorkerState:
     worker = stage.daemon.workers.get(TREE)
     assert worker is not None
     return worker.state
+
+
+# --- rooms and agents to be ignored ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ignored", ["r", "agent-AJ_1"], ids=["room", "agent"])
+async def test_who_is_to_be_ignored_claims_nothing_and_is_waited_for_by_a_drain(
+    ignored: str, stage: Stage
+) -> None:
+    stage.daemon.ignored = {ignored}
+    peer, worker = stage.worker()
+    await say(stage, worker, REGISTERED)
+    ask = {"type": "request", "id": 1, "room": "r", "job_id": "AJ_1", "identity": "agent-AJ_1"}
+    other = {**ask, "id": 2, "job_id": "AJ_2", "identity": "agent-AJ_2"}
+    await say(stage, worker, ask, other)
+    assert [m["outcome"] for m in peer.heard if m["type"] == "answer"] == ["granted", "granted"]
+    job_peer, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    assert job_peer.heard[0]["hold"] is True
+    book = stage.daemon.book
+    assert [claim.job_id for claim in book.table.all()] == ([] if ignored == "r" else ["AJ_2"])
+    await say(stage, job, {"type": "census", "agents": ["a", "b"], "humans": 1})
+    stage.daemon.pass_time(60.0)
+    assert stage.hung() == []
+    assert book.busy_rooms(TREE) == 1
+    stage.daemon.workers.stop(TREE, drain=True)
+    await turns(5)
+    state = stage.daemon.workers.get(TREE)
+    assert state is not None
+    assert state.state is WorkerState.DRAINING
+    await say(stage, worker, {**ask, "id": 3})
+    assert peer.heard[-1]["outcome"] == "draining"
+    await say(stage, job, {"type": "goodbye", "reason": "done"})
+    assert [e.outcome for e in stage.events if isinstance(e, DrainFinished)] == ["completed"]
+
+
+async def test_a_job_that_is_left_alone_is_forgotten_with_its_connection(stage: Stage) -> None:
+    stage.daemon.ignored = {"r"}
+    stage.worker()
+    _, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    job.closed()
+    assert stage.daemon.book.jobs_of(TREE) == ()
+
+
+async def test_a_room_that_is_to_be_ignored_from_now_on_is_given_back(stage: Stage) -> None:
+    stage.worker()
+    _, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    assert len(stage.daemon.book.table.all()) == 1
+    stage.daemon.ignored = {"r"}
+    peer, again = stage.job(joined=True)
+    assert not isinstance(again, Refusal)
+    assert peer.heard[0]["hold"] is True
+    assert stage.daemon.book.table.all() == ()
+    stage.daemon.ignored = set()
+    third, _ = stage.job(joined=True)
+    assert third.heard[0]["hold"] is True
+    stage.daemon.pass_time(11.0)
+    assert stage.hung() == ["r"]
+
+
+# --- jobs that are over, and work on their end ----------------------------------------------------
+
+
+@pytest.mark.parametrize("first", ["the job", "its worker"])
+async def test_a_job_that_is_over_is_neither_given_the_room_nor_hangs(first: str, stage: Stage) -> None:
+    """A new daemon finds it while its script still saves what was said."""
+    await stage.daemon.book.restore(10.0)
+    _, worker = stage.worker()
+    if first == "its worker":
+        worker.receive(running())
+    peer, job = stage.job(joined=True, over=True)
+    assert not isinstance(job, Refusal)
+    assert peer.heard[0]["hold"] is False
+    if first == "the job":
+        worker.receive(running())
+    assert stage.daemon.book.table.all() == ()
+    stage.daemon.pass_time(60.0)
+    job.closed()
+    assert stage.hung() == []
+    assert stage.daemon.book.jobs_of(TREE) == ()
+
+
+@pytest.mark.parametrize("in_worker", [True, False])
+async def test_a_job_in_a_thread_that_ended_while_no_daemon_was_there_costs_no_worker(
+    in_worker: bool, stage: Stage
+) -> None:
+    pid = PIDS[TREE] if in_worker else 50
+    claim = Claim("r", TREE, "AJ_1", 3, ClaimState.LIVE, 0.0, "agent-AJ_1", "AD_1", pid, joined=True)
+    book = stage.daemon.book
+    book.table.load([claim], expires_at=stage.daemon.now + 10.0, epoch=3)
+    book._remember(claim, 1.0, 10.0)
+    _, worker = stage.worker()
+    _, other = stage.job("AJ_2", pid=pid, room="other", joined=True)
+    assert not isinstance(other, Refusal)
+    stage.daemon.pass_time(5.0)
+    await say(stage, worker, BEAT)
+    await say(stage, other, BEAT)
+    assert book.table.get("r") is not None
+    stage.daemon.pass_time(6.0)
+    assert (stage.hung() == []) is in_worker
+    if in_worker:
+        assert book.table.get("r") is None
+        assert book.table.get("other") is not None
+
+
+# --- a job that hangs while nothing is to be touched ----------------------------------------------
+
+
+async def test_a_job_that_hung_while_nothing_was_to_be_touched_is_ended_once_it_may_be(stage: Stage) -> None:
+    _, worker = stage.worker()
+    worker.receive(running())
+    stage.job("AJ_2", pid=51, room="s", joined=True)
+    stage.daemon.rooms.enforce = False
+    stage.daemon.pass_time(5.0)
+    await say(stage, worker, BEAT)
+    stage.daemon.pass_time(6.0)
+    await turns(2)
+    assert sorted(stage.hung()) == ["r", "s"]
+    assert len(stage.daemon.book.jobs_of(TREE)) == 2
+    stage.daemon.rooms.enforce = True
+    stage.daemon.pass_time(1.0)
+    await turns(2)
+    assert stage.daemon.book.jobs_of(TREE) == ()
+    assert stage.daemon.book.table.all() == ()
+
+
+async def test_whoever_waits_for_a_full_agent_is_told_when_a_room_is_taken_from_it(stage: Stage) -> None:
+    stage.worker()
+    stage.job(joined=True)
+    stage.daemon.book.revoke("r", "AJ_1", "did not come back")
+    assert stage.daemon.rooms.freed == [TREE]

@@ -11,7 +11,7 @@ from tests.fuzz.daemon import OURS, QUIET, TREE
 from tests.fuzz.grammar.spoil import NUMBERS, fields, weighted
 
 _AGENTS = st.sampled_from([OURS, OURS, TREE, TREE, QUIET, "nobody"])
-_ROOMS = st.sampled_from(["lobby", "lobby", "hall", "good", "\ud800"])
+_ROOMS = st.sampled_from(["lobby", "lobby", "hall", "good", "ignored", "\ud800"])
 _JOBS = st.sampled_from(["AJ_1", "AJ_2", "AJ_3", "AJ_good"])
 _SHORT = st.sampled_from(["", "x", "agent-AJ_1"])
 _EPOCHS = weighted((4, st.none()), (3, st.integers(0, 4)), (1, NUMBERS))
