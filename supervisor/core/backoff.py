@@ -25,8 +25,9 @@ def delay(policy: BackoffPolicy, failures: int, randomness: float = 0.5) -> floa
         return 0.0
     seconds = policy.initial
     for _ in range(failures - 1):
-        seconds *= policy.factor
-        if seconds >= policy.max:
+        longer = seconds * policy.factor
+        if longer == seconds or seconds >= policy.max:  # it does not grow, or need not: failures may be many
             break
+        seconds = longer
     seconds = min(seconds, policy.max)
     return seconds * (1 + policy.jitter * (2 * randomness - 1))
