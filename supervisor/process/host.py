@@ -23,7 +23,7 @@ from supervisor.process.logrender import render
 from supervisor.process.logs import last_output
 from supervisor.process.oom import OomCount
 from supervisor.process.pidfd import Pidfd
-from supervisor.process.procfs import Marked, boot_id, carrying, create_time, variable
+from supervisor.process.procfs import Marked, boot_id, carrying, create_time, read_stat, variable
 from supervisor.process.spawn import Launch, start
 from supervisor.process.variables import LAUNCH
 
@@ -119,9 +119,14 @@ class PosixProcessHost:
         return (await end(Prey(marked=_launched_with(spec.marks), lock_path=paths.lock))).killed
 
     def held_ids(self) -> tuple[str, ...]:
-        """The IDs whose lock is held: also such as are configured no more."""
-        held = (path.name.removesuffix(".lock") for path in self._folder.glob("*.lock") if _is_held(path))
-        return tuple(sorted(held))
+        """The IDs of which something may run: also such as are configured no more.
+
+        Their lock is held, or the process that the pidfile tells of lives: a program may have closed a
+        descriptor that it did not know.  Whether it is that program, :meth:`adopt` judges.
+        """
+        held = {path.name.removesuffix(".lock") for path in self._folder.glob("*.lock") if _is_held(path)}
+        recorded = {path.name.removesuffix(".pid") for path in self._folder.glob("*.pid") if _is_alive(path)}
+        return tuple(sorted(held | recorded))
 
     def out_of_memory(self, spec: ProcessSpec) -> bool:
         """Whether the kernel, short of memory, has killed a process in its control group since its start."""
@@ -178,6 +183,15 @@ def _is_held(path: Path) -> bool:
     except FileRefused as error:
         require_judgement(error)
         return False
+
+
+def _is_alive(path: Path) -> bool:
+    """The process that this pidfile tells of."""
+    record = pidfile.read(path, path.name.removesuffix(".pid"))
+    if isinstance(record, pidfile.Unusable):
+        return False
+    stat = read_stat(record.pid)
+    return stat is not None and stat.is_alive and stat.identity == record.identity
 
 
 def _launched_with(marks: Iterable[tuple[str, str]]) -> Marked:

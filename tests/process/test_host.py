@@ -240,6 +240,7 @@ async def test_a_program_that_closes_what_it_does_not_know_stays_single(
     assert await host.clear_leftovers(spec) == ()
     assert is_alive(handle.pid)
     adopted.close()
+    assert host.held_ids() == (spec.id,)  # it runs, also when nobody configures it any more
 
 
 async def test_a_hundred_starts_at_once_make_one_process(bench: Bench, sleeper: ProcessSpec) -> None:
