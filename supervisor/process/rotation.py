@@ -55,6 +55,28 @@ def rotate(path: Path, max_size: int, keep: int) -> Rotation:
         os.close(descriptor)
 
 
+def bound_removed(path: Path, pid: int, agent_id: str, max_size: int) -> str:
+    """The fault, when what the process writes to is its log without a name: nobody can read, or cut, that.
+
+    Beyond ``max_size`` it is emptied, since its room is given back by nothing else.
+    """
+    output = Path(f"/proc/{pid}/fd/1")
+    try:
+        if output.stat().st_nlink > 0 or not _was_log(path, os.readlink(output)):
+            return ""
+        if output.stat().st_size > max_size:
+            os.truncate(output, 0)
+    except OSError:  # it has ended, or is none that we may look into
+        return ""
+    return f"{path} was removed; restart {agent_id} to have a log again"
+
+
+def _was_log(path: Path, link: str) -> bool:
+    """By its last name: the log's own, or one that it was given before it went; else the program chose it."""
+    name = link.removesuffix(" (deleted)")
+    return os.path.dirname(name) == os.path.realpath(path.parent) and Path(name).name.startswith(path.name)
+
+
 def _may_be_large(path: Path, max_size: int) -> bool:
     try:
         return path.lstat().st_size > max_size

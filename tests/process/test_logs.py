@@ -18,7 +18,7 @@ from supervisor.process import logfile
 from supervisor.process.fallocate import blank_out, cut_off
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.logs import Follower, follow, last_output, tail
-from supervisor.process.rotation import Rotation, rotate, truncate
+from supervisor.process.rotation import Rotation, bound_removed, rotate, truncate
 from tests.process.mounts import python_on, unshare
 from tests.process.programs import PATIENCE, Bench, until, until_async
 
@@ -483,3 +483,57 @@ def test_a_stub_is_seen_for_what_it_is(folder: Path) -> None:
         os.close(descriptor)
     assert re.fullmatch(b" *\n", logfile.stub(7))
     assert logfile.stub(1) == b"\n"
+
+
+# --- a log without a name -------------------------------------------------------------------------
+
+
+def _writer(path: Path) -> subprocess.Popen[bytes]:
+    """A program whose output is ``path``, with 100 lines in it."""
+    with path.open("ab") as output:
+        path.chmod(0o600)
+        output.write(_numbers(0, 100))
+        output.flush()
+        return subprocess.Popen(["sleep", "300"], stdout=output)
+
+
+@pytest.mark.parametrize("way", ["removed", "moved away and removed", "removed and there again"])
+def test_a_log_that_was_removed_is_told_and_stays_bounded(folder: Path, way: str) -> None:
+    path = folder / "x.log"
+    program = _writer(path)
+    try:
+        assert bound_removed(path, program.pid, "a", 100) == ""
+        size = path.stat().st_size
+        if way == "moved away and removed":
+            path.rename(folder / "x.log-20261129").unlink()
+        else:
+            path.unlink()
+        if way == "removed and there again":
+            path.touch(0o600)
+        told = f"{path} was removed; restart a to have a log again"
+        output = Path(f"/proc/{program.pid}/fd/1")
+        assert bound_removed(path, program.pid, "a", size) == told
+        assert output.stat().st_size == size
+        assert bound_removed(path, program.pid, "a", size - 1) == told
+        assert output.stat().st_size == 0
+    finally:
+        program.kill()
+        program.wait()
+    assert bound_removed(path, program.pid, "a", 0) == ""
+
+
+def test_what_a_program_writes_to_by_its_own_choice_is_not_touched(folder: Path) -> None:
+    program = _writer(folder / "work")
+    try:
+        (folder / "work").unlink()
+        assert bound_removed(folder / "x.log", program.pid, "a", 0) == ""
+        assert Path(f"/proc/{program.pid}/fd/1").stat().st_size > 0
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_output_that_is_no_file_is_no_log(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "300"], stdout=subprocess.PIPE) as program:
+        assert bound_removed(tmp_path / "x.log", program.pid, "a", 0) == ""
+        program.kill()
