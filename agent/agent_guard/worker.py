@@ -190,7 +190,9 @@ class WorkerGuard:
                 answer.set_result(None)
 
     def _send_heartbeat(self, late: float) -> None:
-        self._connection.send(Heartbeat(jobs=len(self._jobs()), late=late))
+        # A beat that raises is a worker that hangs: not every version need have it.
+        draining = getattr(self._server, "draining", False) is True
+        self._connection.send(Heartbeat(jobs=len(self._jobs()), late=late, draining=draining))
 
     def _running(self) -> list[RunningJob]:
         """In processes of their own.  Jobs speak for themselves; one that hangs does not."""
