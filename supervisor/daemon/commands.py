@@ -47,14 +47,14 @@ class CommandDesk:
             raise CommandError("the daemon is stopping", WRONG)
         match command:
             case "start":
-                self._workers.start(self._agent(arguments).spec.id)
+                self._workers.start(self._configured(arguments).spec.id)
             case "stop":
                 self._workers.stop(self._agent(arguments).spec.id, drain=arguments.get("drain") is True)
             case "drain":
                 self._workers.stop(self._agent(arguments).spec.id, drain=True)
             case "restart":
                 drain = arguments.get("now") is not True
-                self._workers.restart(self._agent(arguments).spec.id, drain=drain)
+                self._workers.restart(self._configured(arguments).spec.id, drain=drain)
             case "reload":
                 return self._reload()
             case "handoff":
@@ -70,6 +70,13 @@ class CommandDesk:
         worker = self._workers.get(agent_id) if isinstance(agent_id, str) else None
         if worker is None or not worker.spec.is_agent:
             raise CommandError(f"no agent {agent_id!r} is configured", USAGE)
+        return worker
+
+    def _configured(self, arguments: Mapping[str, object]) -> Worker:
+        """One that is ending because it was taken out can be stopped, and nothing else."""
+        worker = self._agent(arguments)
+        if worker.forgotten:
+            raise CommandError(f"agent {worker.spec.id!r} is not configured any more, and is ending", USAGE)
         return worker
 
     def _dev_server(self) -> Answer:
