@@ -50,6 +50,8 @@ class Ending:
     """Rooms with a human may go on until then; None: no drain."""
     signalled_at: float | None = None
     killed_at: float | None = None
+    told_by_others: bool = False
+    """Somebody else has sent it SIGTERM, and it drains by itself: a second one would cut its jobs' ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,8 @@ class WorkerView:
     """Since when its own health endpoint has said no while it was registered."""
     busy_rooms: int = 0
     """Rooms of this worker with a human in them."""
+    drains_on_sigterm: bool = False
+    """It has no guard, so nobody knows of its rooms: SIGTERM is its drain, and it ends when that is over."""
     config_changed: bool = False
     memory_bytes: int = 0
     ending: Ending | None = None
@@ -135,6 +139,13 @@ def begin_ending(policy: WorkerPolicy, reason: EndReason, now: float, *, drain: 
     return Ending(reason, since=now, drain_until=now + policy.drain if drain else None)
 
 
+def drains_by_itself(ending: Ending, now: float) -> bool:
+    """SIGTERM was sent, and there is time left for what SIGTERM begins in a program without a guard."""
+    if ending.signalled_at is None or ending.killed_at is not None or ending.drain_until is None:
+        return False
+    return now < ending.drain_until
+
+
 def _plan_start(view: WorkerView, now: float) -> Plan:
     if not view.wanted or view.waits_for_livekit:
         return Plan()
@@ -180,7 +191,10 @@ def _plan_ending(view: WorkerView, ending: Ending, now: float) -> Plan:
         return Plan(begun, look_at=drain_until)
     if ending.signalled_at is None:
         signalled = replace(ending, signalled_at=now)
-        return Plan((Terminate(signalled),), look_at=now + view.policy.kill)
+        by_itself = view.drains_on_sigterm and drains_by_itself(signalled, now)
+        return Plan((Terminate(signalled),), look_at=drain_until if by_itself else now + view.policy.kill)
+    if view.drains_on_sigterm and drains_by_itself(ending, now):
+        return Plan(look_at=drain_until)
     kill_at = (ending.killed_at or ending.signalled_at) + view.policy.kill
     if now < kill_at:
         return Plan(look_at=kill_at)

@@ -9,14 +9,22 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from supervisor.core import worker_plan
 from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import AgentView, JobDeath
 from supervisor.core.ports import ExitStatus, ProcessHandle, ProcessHost, ProcessSpec, SpawnFailed
-from supervisor.core.worker_plan import Ending, EndReason, WorkerPolicy, WorkerView, after_exit, begin_ending
+from supervisor.core.worker_plan import (
+    Ending,
+    EndReason,
+    WorkerPolicy,
+    WorkerView,
+    after_exit,
+    begin_ending,
+    drains_by_itself,
+)
 from supervisor.core.worker_state import HAS_PROCESS, WorkerEvent, WorkerState, transition
 from supervisor.events import (
     ConflictDetected,
@@ -39,6 +47,7 @@ from supervisor.events import (
 )
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.queue import Reconciler
+from supervisor.reconcile.schedule import LATE_SECONDS, TICK_SECONDS
 
 CONCURRENCY = 64
 """Agents handled at once: each ends by itself, and one that hangs delays no other."""
@@ -121,6 +130,8 @@ class Worker:
     spoken: bool = False
     """Its guard has said since we have it whether it is registered, and before that which jobs it has."""
     ending: Ending | None = None
+    drains_on_sigterm: bool = False
+    """Its process was configured as one without a guard."""
     failures: int = 0
     next_start_at: float = 0.0
     waits_for_livekit: bool = False
@@ -183,6 +194,8 @@ class WorkerReconciler:
         self._random = random
         self._livekit_up = livekit_up
         self._livekit_back_at = 0.0
+        self._forgiven_at = 0.0
+        self._ticked_at: float | None = None
         self._workers: dict[str, Worker] = {}
         self._rooms: RoomWaker | None = None
         self._watchers: set[asyncio.Task[None]] = set()
@@ -227,6 +240,8 @@ class WorkerReconciler:
             else:
                 self._respect(worker, spec.policy)
                 worker.spec = spec
+                if worker.ending is not None and worker.ending.reason is EndReason.CONFIG:
+                    self._resume(worker)
             self._workers[spec.id] = worker
             self.wake(spec.id)
         for agent_id, worker in before.items():
@@ -351,10 +366,8 @@ class WorkerReconciler:
             worker.wanted = False
             seconds = worker.spec.policy.drain if drain is None else drain
             until = now + seconds if seconds > 0 else None
-            if worker.ending is None:
-                worker.ending = Ending(EndReason.STOPPED, since=now, drain_until=until)
-            elif worker.ending.signalled_at is None:
-                worker.ending = Ending(EndReason.STOPPED, since=worker.ending.since, drain_until=until)
+            since = worker.ending.since if worker.ending is not None else now
+            self._wish_ending(worker, Ending(EndReason.STOPPED, since=since, drain_until=until))
             self._tell_drain(worker)
             self.wake(agent_id)
 
@@ -368,24 +381,35 @@ class WorkerReconciler:
 
     def _want(self, worker: Worker, wanted: bool) -> None:
         worker.wanted = wanted
-        self._wishes.set_stopped(worker.spec.id, not wanted)
+        if not worker.forgotten:  # else it would be stopped still when somebody configures it again
+            self._wishes.set_stopped(worker.spec.id, not wanted)
 
     def _end(self, worker: Worker, reason: EndReason, *, drain: bool) -> None:
         if worker.handle is not None:
             ending = begin_ending(worker.spec.policy, reason, self._clock(), drain=drain)
-            if worker.ending is None or worker.ending.signalled_at is None:
-                worker.ending = ending
+            self._wish_ending(worker, ending)
             if drain:
                 self._tell_drain(worker)
         self.wake(worker.spec.id)
 
-    def _tell_drain(self, worker: Worker) -> None:
+    def _wish_ending(self, worker: Worker, ending: Ending) -> None:
+        """The last wish counts up to SIGTERM; after it, only one that cuts short the drain that it began."""
+        old = worker.ending
+        if old is None or old.signalled_at is None:
+            worker.ending = replace(ending, told_by_others=old is not None and old.told_by_others)
+        elif ending.drain_until is None and self._drains_by_itself(worker, old):
+            worker.ending = ending
+
+    def _drains_by_itself(self, worker: Worker, ending: Ending) -> bool:
+        return worker.drains_on_sigterm and drains_by_itself(ending, self._clock())
+
+    def _tell_drain(self, worker: Worker, why: str = "") -> None:
         """The guard takes no more rooms from this moment on, not from the next look on."""
         ending = worker.ending
         if worker.handle is None or ending is None:
             return
         if worker.state in (WorkerState.STARTING, WorkerState.READY) and ending.drain_until is not None:
-            self._move(worker, WorkerEvent.DRAIN, f"draining: {ending.reason}")
+            self._move(worker, WorkerEvent.DRAIN, f"draining: {why or ending.reason}")
             seconds = max(0.0, ending.drain_until - self._clock())
             if worker.link is not None:
                 worker.link.drain(seconds)
@@ -393,8 +417,7 @@ class WorkerReconciler:
 
     def _resume(self, worker: Worker) -> None:
         """It was to stop, and goes on instead; its jobs that were told to drain end as they were told."""
-        ending = worker.ending
-        if ending is None or ending.reason is not EndReason.STOPPED or ending.signalled_at is not None:
+        if worker.ending is None or not self._may_go_on(worker, worker.ending):
             return
         worker.ending = None
         if worker.state is not WorkerState.DRAINING:
@@ -407,6 +430,14 @@ class WorkerReconciler:
             self._move(worker, WorkerEvent.REGISTERED)
             worker.ready_since = self._clock()
             self._wake_rooms(worker.spec.id)
+
+    def _may_go_on(self, worker: Worker, ending: Ending) -> bool:
+        """What it was to end for is no more.  A restart stays wished for, whatever comes meanwhile."""
+        if ending.signalled_at is not None or ending.told_by_others:
+            return False
+        if ending.reason is EndReason.CONFIG:
+            return not _is_changed(worker)
+        return ending.reason is EndReason.STOPPED
 
     # --- what guards tell ---
 
@@ -457,10 +488,25 @@ class WorkerReconciler:
             self._bus.publish(WorkerRegistrationLost(agent_id=agent_id, pid=worker.handle.pid))
         self.wake(agent_id)
 
-    def heartbeat(self, agent_id: str) -> None:
+    def heartbeat(self, agent_id: str, *, draining: bool = False) -> None:
+        """``draining``: LiveKit's own drain has begun, as it does on SIGTERM, whoever sent that."""
         worker = self._workers.get(agent_id)
-        if worker is not None:
-            worker.last_heartbeat = self._clock()
+        if worker is None:
+            return
+        worker.last_heartbeat = self._clock()
+        if draining and worker.handle is not None:
+            self._is_on_its_way_out(worker)
+
+    def _is_on_its_way_out(self, worker: Worker) -> None:
+        """It would take no job for as long as its calls last, which may be an hour: a drain like ours."""
+        ending = worker.ending
+        if ending is None:
+            drain = begin_ending(worker.spec.policy, EndReason.COMMAND, self._clock(), drain=True)
+            worker.ending = replace(drain, told_by_others=True)
+            self._tell_drain(worker, "somebody else has sent it SIGTERM")
+            self.wake(worker.spec.id)
+        elif ending.signalled_at is None:
+            worker.ending = replace(ending, told_by_others=True)
 
     def health(self, agent_id: str, pid: int, complaint: str | None) -> None:
         """What its health endpoint answered: None is well.  No answer is no news: heartbeats judge that."""
@@ -485,13 +531,22 @@ class WorkerReconciler:
         if worker is not None:
             worker.gave_up_on_livekit = reason == RestartReason.LIVEKIT_LOST
 
+    def tick(self) -> None:
+        """The event loop turns, and if it was late, that has been forgiven: twice a second."""
+        self._ticked_at = self._clock()
+
     def forgive(self) -> None:
-        """We were late ourselves: no heartbeat is overdue because of that."""
-        now = self._clock()
+        """We were late ourselves: no heartbeat and no start is overdue because of that."""
+        now = self._forgiven_at = self._clock()
         for worker in self._workers.values():
             if worker.last_heartbeat is not None:
-                worker.last_heartbeat = now
+                worker.last_heartbeat = max(worker.last_heartbeat, now)  # one may have been given longer
             worker.unhealthy_since = None
+
+    def _is_late(self) -> bool:
+        """Nobody has ticked when it was time to: what seems overdue has perhaps had no chance to come."""
+        now = self._clock()
+        return self._ticked_at is not None and now > self._ticked_at + TICK_SECONDS + LATE_SECONDS
 
     def busy(self, agent_id: str) -> int:
         return self._book.busy_rooms(agent_id)
@@ -510,7 +565,12 @@ class WorkerReconciler:
             return None
         if worker.handle is None and not worker.wanted and worker.state is not WorkerState.STOPPED:
             self._move(worker, WorkerEvent.ENDED, "stopped")
+            worker.restart_reason = None  # a later start replaces nothing
         self._count_rooms(worker)
+        if worker.handle is not None and self._is_late():
+            return self._clock() + TICK_SECONDS
+        if worker.ending is not None:
+            self._end_drain_by_itself(worker, worker.ending)
         decision = worker_plan.plan(self._worker_view(worker), self._clock())
         for action in decision.actions:
             await self._apply(worker, action)
@@ -544,23 +604,18 @@ class WorkerReconciler:
         worker.over_limit = over
 
     def _worker_view(self, worker: Worker) -> WorkerView:
-        handle = worker.handle
-        changed = (
-            handle is not None
-            and bool(handle.command_hash)
-            and (handle.command_hash != worker.spec.process.command_hash)
-        )
         return WorkerView(
             wanted=worker.wanted,
             policy=worker.spec.policy,
-            alive=handle is not None,
-            started_at=max(worker.started_at, self._livekit_back_at),
+            alive=worker.handle is not None,
+            started_at=max(worker.started_at, self._livekit_back_at, self._forgiven_at),
             livekit_up=self._livekit_up(),
             registered_once=worker.registered_once,
             last_heartbeat=worker.last_heartbeat,
             unhealthy_since=worker.unhealthy_since,
             busy_rooms=self._busy_rooms(worker),
-            config_changed=changed,
+            drains_on_sigterm=worker.drains_on_sigterm,
+            config_changed=_is_changed(worker),
             memory_bytes=worker.memory_bytes,
             ending=worker.ending,
             next_start_at=worker.next_start_at,
@@ -603,6 +658,8 @@ class WorkerReconciler:
     def _attach(self, worker: Worker, handle: ProcessHandle) -> None:
         worker.handle, worker.exit, worker.ending = handle, None, None
         worker.started_at = self._clock()
+        # Of one that is not configured, the policy cannot say: it may be of any kind.
+        worker.drains_on_sigterm = not worker.spec.policy.guarded and not worker.forgotten
         worker.ran_before = handle.age if handle.adopted else 0.0
         worker.registered = worker.registered_once = worker.gave_up_on_livekit = worker.spoken = False
         worker.failure = ""
@@ -630,6 +687,11 @@ class WorkerReconciler:
             self.wake(worker.spec.id)
 
     def _terminate(self, worker: Worker, ending: Ending) -> None:
+        if self._drains_by_itself(worker, ending):
+            worker.ending = ending
+            self._move(worker, WorkerEvent.DRAIN, f"draining: {ending.reason}")
+            self._signal(worker, signal.SIGTERM, ending.reason)
+            return
         self._finish_drain(worker, ending)
         worker.ending = ending
         self._move(worker, WorkerEvent.STOP, f"stopping: {ending.reason}")
@@ -637,12 +699,21 @@ class WorkerReconciler:
             self._book.tell_to_leave(
                 job.job_id, f"worker stops: {ending.reason}", cause=JobDeath.WORKER_DEATH
             )
-        self._signal(worker, signal.SIGTERM, ending.reason)
+        if not ending.told_by_others:
+            self._signal(worker, signal.SIGTERM, ending.reason)
+
+    def _end_drain_by_itself(self, worker: Worker, ending: Ending) -> None:
+        """It has had its time, and is there."""
+        if worker.state is not WorkerState.DRAINING or ending.signalled_at is None:
+            return
+        if not self._drains_by_itself(worker, ending):
+            self._finish_drain(worker, ending)
+            self._move(worker, WorkerEvent.STOP, f"stopping: {ending.reason}")
 
     def _finish_drain(self, worker: Worker, ending: Ending) -> None:
         if worker.state is not WorkerState.DRAINING:
             return
-        if self._busy_rooms(worker) == 0:
+        if self._busy_rooms(worker) == 0 and not worker.drains_on_sigterm:  # which ends when that is so
             outcome = "completed"
         elif ending.drain_until is not None and self._clock() >= ending.drain_until:
             outcome = "timeout"
@@ -679,7 +750,8 @@ class WorkerReconciler:
             return
         agent_id = worker.spec.id
         if worker.state is WorkerState.DRAINING:
-            self._bus.publish(DrainFinished(agent_id=agent_id, outcome="interrupted"))
+            outcome = "completed" if self._has_drained(worker) else "interrupted"
+            self._bus.publish(DrainFinished(agent_id=agent_id, outcome=outcome))
         self._book.worker_died(agent_id)
         self._wake_rooms(agent_id)
         # Who is not dead yet is waited for once more before the next start.
@@ -700,6 +772,12 @@ class WorkerReconciler:
             wanted_end=ending is not None and ending.reason in _OWN_WISH,
             livekit_lost=reason is RestartReason.LIVEKIT_LOST,
         )
+
+    def _has_drained(self, worker: Worker) -> bool:
+        """One that died in the middle of its drain had been told to end by itself, and had no calls left."""
+        ending = worker.ending
+        told = ending is not None and (ending.signalled_at is not None or ending.told_by_others)
+        return told and self._book.busy_rooms(worker.spec.id) == 0
 
     def _reschedule(
         self, worker: Worker, *, uptime: float, wanted_end: bool = False, livekit_lost: bool = False
@@ -777,6 +855,12 @@ class WorkerReconciler:
         self._bus.publish(
             WorkerStateChanged(agent_id=worker.spec.id, old=old, new=worker.state, reason=reason)
         )
+
+
+def _is_changed(worker: Worker) -> bool:
+    """What runs was started by another configuration."""
+    running = worker.handle.command_hash if worker.handle is not None else ""
+    return bool(running) and running != worker.spec.process.command_hash
 
 
 _OWN_WISH = frozenset({EndReason.COMMAND, EndReason.CONFIG, EndReason.STOPPED})

@@ -106,7 +106,8 @@ async def test_taken_out_and_put_back_before_it_has_gone_it_runs_again(bench: Be
         first = await ready(crew)
         await until_async(lambda: bench.log.read_text() == "up\n")
         crew.configure()
-        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPING)
+        await until_async(lambda: crew.told(WorkerSignalled))
+        assert crew.workers.all()[0].state is WorkerState.DRAINING  # which is what SIGTERM begins
         crew.configure(spec)
         await until_async(lambda: crew.told(WorkerRestarted))
         assert await ready(crew) != first
@@ -310,6 +311,31 @@ async def test_a_drain_ends_once_and_one_way(bench: Bench, sleeper: ProcessSpec,
         await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPED)
     outcome = {"its call is over": "completed", "it took too long": "timeout"}.get(cause, "interrupted")
     assert [e.outcome for e in crew.told(DrainFinished)] == [outcome]
+
+
+DRAINS_BY_ITSELF = """
+import signal, time
+over = []
+signal.signal(signal.SIGTERM, lambda *_: over.append(True))
+print("up", flush=True)
+while not over: time.sleep(0.01)
+time.sleep(0.6)
+print("drained", flush=True)
+"""
+
+
+async def test_a_program_without_a_guard_has_its_drain_to_end_in(bench: Bench) -> None:
+    """As an unmodified worker, which waits for its calls on SIGTERM: ``kill`` is 0.3 s here."""
+    crew = Crew(bench)
+    crew.configure(bench.python(DRAINS_BY_ITSELF), drain=300.0)
+    async with crew.running():
+        await ready(crew)
+        await until_async(lambda: bench.log.read_text() == "up\n")
+        crew.workers.stop(AGENT, drain=True)
+        await until_async(lambda: crew.workers.all()[0].state is WorkerState.STOPPED)
+    assert bench.log.read_text() == "up\ndrained\n"
+    assert [e.outcome for e in crew.told(DrainFinished)] == ["completed"]
+    assert [e.signal for e in crew.told(WorkerSignalled)] == ["SIGTERM"]
 
 
 @pytest.mark.parametrize("ran_for", [0.0, 60.0])

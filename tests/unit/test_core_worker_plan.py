@@ -145,6 +145,60 @@ def test_a_program_without_a_guard_has_no_startup_deadline() -> None:
     assert plan(view, NOW) == Plan()
 
 
+WITHOUT_GUARD = replace(
+    RUNNING, policy=replace(POLICY, guarded=False), last_heartbeat=None, drains_on_sigterm=True
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param(
+            ending(EndReason.COMMAND, drain=NOW + 300),
+            Plan((Terminate(ending(EndReason.COMMAND, drain=NOW + 300, signalled=NOW)),), look_at=NOW + 300),
+            id="SIGTERM is its drain",
+        ),
+        pytest.param(
+            ending(EndReason.COMMAND, drain=NOW + 1, signalled=NOW - 299),
+            Plan(look_at=NOW + 1),
+            id="it drains",
+        ),
+        pytest.param(
+            ending(EndReason.COMMAND, drain=NOW, signalled=NOW - 300),
+            Plan(
+                (Kill(replace(ending(EndReason.COMMAND, drain=NOW, signalled=NOW - 300), killed_at=NOW)),),
+                look_at=NOW + 10,
+            ),
+            id="drained long enough",
+        ),
+        pytest.param(
+            ending(EndReason.COMMAND, drain=NOW, signalled=NOW - 1),
+            Plan(look_at=NOW + 9),
+            id="a short drain leaves it the time to end",
+        ),
+        pytest.param(
+            ending(EndReason.STOPPED),
+            Plan((Terminate(ending(EndReason.STOPPED, signalled=NOW)),), look_at=NOW + 10),
+            id="no drain",
+        ),
+        pytest.param(
+            replace(ending(EndReason.STOPPED, drain=NOW + 300, signalled=NOW - 20), killed_at=NOW - 10),
+            Plan(
+                (
+                    Kill(
+                        replace(ending(EndReason.STOPPED, drain=NOW + 300, signalled=NOW - 20), killed_at=NOW)
+                    ),
+                ),
+                look_at=NOW + 10,
+            ),
+            id="killed it drains no more",
+        ),
+    ],
+)
+def test_a_program_without_a_guard_drains_by_itself(given: Ending, expected: Plan) -> None:
+    assert plan(replace(WITHOUT_GUARD, ending=given), NOW) == expected
+
+
 def test_an_emergency_does_not_drain_and_a_wish_can_be_either() -> None:
     assert begin_ending(POLICY, EndReason.HUNG, NOW).drain_until is None
     assert begin_ending(POLICY, EndReason.CONFIG, NOW).drain_until == NOW + 300
