@@ -501,6 +501,7 @@ class Daemon:
             self._workers.health(agent_id, pids[agent_id], complaint)
 
     def _on_tick(self) -> None:
+        self._workers.tick()
         self._schedule.check_clock()
         self._book.tick()
         self._watchdog.tick()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from supervisor.config import LogSettings
 from supervisor.events import EventBus, StoreFailed
-from supervisor.process.rotation import rotate
+from supervisor.process.rotation import bound_removed, rotate
 from supervisor.reconcile.workers import Worker
 
 AGAIN_SECONDS = 300.0
@@ -46,6 +46,10 @@ class LogRotation:
                 faults.add(result.error)
             elif not result.lossless:
                 faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
+            if worker.handle is not None:
+                pid, agent_id = worker.handle.pid, worker.spec.id
+                removed = await asyncio.to_thread(bound_removed, path, pid, agent_id, log.max_size)
+                faults |= {removed} - {""}
         self._tell(faults)
 
     def _tell(self, faults: Iterable[str]) -> None:

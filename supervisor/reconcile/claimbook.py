@@ -345,6 +345,7 @@ class ClaimBook:
             return
         self.table.end(job_id)
         if job.left_alone:
+            self.rooms.slot_freed(job.agent_id)
             return
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
@@ -477,6 +478,7 @@ class ClaimBook:
         self._forget(job.job_id)
         self._bus.publish(JobDied(agent_id=job.agent_id, room=job.room, job_id=job.job_id, cause=job.cause))
         if job.left_alone:
+            self.rooms.slot_freed(job.agent_id)
             return
         if job.suspect_since is not None and self.rooms.enforce:
             self._tell_hung(job, Resolution.TERMINATED, now)

@@ -210,7 +210,7 @@ class _WorkerSession:
             raise BadMessage("another process is that agent's worker by now")
         match message.get("type"):
             case "heartbeat":
-                workers.heartbeat(self.agent_id)
+                workers.heartbeat(self.agent_id, draining=message.get("draining") is True)
             case "request":
                 self._request(message)
             case "jobs":

@@ -69,6 +69,8 @@ class Workers(Protocol):
 
     def views(self) -> tuple[AgentView, ...]: ...
 
+    def wake(self, agent_id: str) -> None: ...
+
 
 @dataclass(slots=True)
 class Open:
@@ -219,7 +221,8 @@ class RoomReconciler:
                 self.wake(name)
 
     def slot_freed(self, agent_id: str) -> None:
-        """It has a room less: those that found it full may have it now."""
+        """It has a room less: those that found it full may have it now, and its drain may be over."""
+        self._workers.wake(agent_id)
         for name in self._found_full.pop(agent_id, ()):
             self.wake(name)
 

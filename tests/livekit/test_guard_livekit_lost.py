@@ -91,9 +91,11 @@ async def test_a_worker_that_livekit_never_registered_says_so(
 async def test_a_key_that_livekit_refuses_is_told_to_the_operator(
     script: Path, make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
 ) -> None:
-    """The worker's own, from its ``env``: the daemon's is right, and shows nothing of it."""
+    """One that the script has of its own: the daemon's is right, and shows nothing of it."""
     server = await _start(make_livekit_server)
-    agent = voice(script=str(script), cwd=str(tmp_path), env={"LIVEKIT_API_SECRET": "x" * 32})
+    own = 'import os\n\nos.environ["LIVEKIT_API_SECRET"] = "x" * 32\n'
+    await asyncio.to_thread(script.write_text, own + SCRIPT)
+    agent = voice(script=str(script), cwd=str(tmp_path))
     daemon = Supervised(tmp_path / "daemon", runtime_dir, server, agents=[agent])
     reason = "LiveKit answered 401: the API key or secret is refused"
     try:

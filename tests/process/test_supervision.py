@@ -289,7 +289,7 @@ async def test_a_daemon_that_stops_takes_no_order_to_start_anything(field: Field
     log = subject.state / "logs" / "a.log"
     await subject.until(lambda _: log.exists() and "up" in log.read_text(), SOON)
     os.kill(subject.pid, signal.SIGTERM)
-    await until(subject, "stopping")
+    await until(subject, "draining")
     for name in ("start", "restart", "reload"):
         with pytest.raises(Refused, match="the daemon is stopping"):
             await command(subject, name)
