@@ -69,7 +69,7 @@ class Workers(Protocol):
 
     def views(self) -> tuple[AgentView, ...]: ...
 
-    def wake(self, agent_id: str) -> None: ...
+    def wake_soon(self, agent_id: str) -> None: ...
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ class RoomReconciler:
 
     def slot_freed(self, agent_id: str) -> None:
         """It has a room less: those that found it full may have it now, and its drain may be over."""
-        self._workers.wake(agent_id)
+        self._workers.wake_soon(agent_id)
         for name in self._found_full.pop(agent_id, ()):
             self.wake(name)
 

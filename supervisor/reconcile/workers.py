@@ -324,6 +324,10 @@ class WorkerReconciler:
     def wake(self, agent_id: str) -> None:
         self._reconciler.queue.add(agent_id)
 
+    def wake_soon(self, agent_id: str) -> None:
+        """When a job has died: its worker may have died with it, and is told of a moment later."""
+        self._reconciler.queue.add_at(agent_id, self._clock() + TICK_SECONDS)
+
     def wake_all(self) -> None:
         for agent_id in self._workers:
             self.wake(agent_id)
