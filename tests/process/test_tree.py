@@ -75,6 +75,7 @@ async def test_what_was_learnt_of_a_program_is_not_asked_again(host: PosixProces
     await until_async(lambda: set(environment(lost) or b"") == {ord("x")})
     assert lost in _pids(Census(launches), worker.pid)
     assert lost not in _pids(Census(), worker.pid)
+    os.kill(lost, signal.SIGKILL)  # nobody else knows any more whose it is
 
 
 async def test_another_program_is_asked_again(host: PosixProcessHost, bench: Bench) -> None:
