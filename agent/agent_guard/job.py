@@ -127,10 +127,8 @@ class JobGuard:
         self._presence.end()
         self._subscriptions.close()
         log.logger.info(log.ROOM_RELEASED, extra=self._extra(reason=reason))
-        current = asyncio.current_task()
         for task in self._tasks:
-            if task is not current:
-                task.cancel()
+            task.cancel()
         self._connection.send(Goodbye(reason=reason))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

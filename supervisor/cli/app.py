@@ -249,9 +249,7 @@ def status(
     if json:
         print_json(document)
     else:
-        # Not wrapped: the commands in it are there to be copied.
-        shown = status_view.render(document, config=client.config)
-        console().print(shown, crop=False, no_wrap=True, overflow="ignore")
+        status_view.show(document, client.config)
     raise typer.Exit(ExitCode.WRONG if status_view.is_wrong(document) else ExitCode.FINE)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from supervisor.cli.importing_env import is_usable
 from supervisor.cli.importing_pieces import Pieces, Worker, is_open
-from supervisor.cli.redaction import is_secret
 from supervisor.config.env_file import NAME, RESERVED
+from supervisor.config.secret_names import is_secret
 from supervisor.config.units import spell_duration, spell_size
 
 PRIMARY_ID, PRIMARY_NAME = "VOICE_PRIMARY_AGENT_ID", "VOICE_PRIMARY_AGENT_NAME"

@@ -12,10 +12,11 @@ from pathlib import Path
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from supervisor.cli.redaction import REMOVED, Redactor, is_secret
+from supervisor.cli.redaction import REMOVED, Redactor
 from supervisor.config import Settings
 from supervisor.config.env_file import EnvFile
 from supervisor.config.problems import FileProblems
+from supervisor.config.secret_names import is_secret, told_openly
 from supervisor.config.types import absolute
 from supervisor.config.variables import VariableError, fill_in
 
@@ -42,7 +43,7 @@ def redactor(file: Path, text: str | None, settings: Settings | None, environ: M
         variables += _variables_in(path)
     for name, value in _given(node):
         variables += [(name, filled) for filled in _filled([value], environ)]
-    open_words = _COMMON | _told_openly(settings)
+    open_words = _COMMON | (told_openly(settings) if settings is not None else frozenset())
     secrets += [v for n, v in variables if is_secret(n) or (len(v) >= _SHORTEST and v not in open_words)]
     return Redactor(secrets, (name for name, _ in variables))
 
@@ -158,12 +159,3 @@ def _content(path: Path) -> str:
             return file.read(_LARGEST).decode("utf-8", "replace").strip()
     except OSError:
         return ""
-
-
-def _told_openly(settings: Settings | None) -> frozenset[str]:
-    """An agent's ID is often a variable, too; without it nothing could be told apart."""
-    if settings is None:
-        return frozenset()
-    return frozenset(
-        {settings.livekit.url, *(word for a in settings.agents for word in (a.id, a.name or ""))}
-    )

@@ -10,13 +10,12 @@ import json
 import re
 from collections.abc import Iterable
 
+from supervisor.config.secret_names import END, WORD, is_secret
+
 REMOVED = "[removed]"
 
-_WORD = r"(?:secret|token|passw|passphrase|pwd|credential|(?:api|private|access)[_-]?key|auth|cookie|dsn)"
-_END = r"[_-](?:key|pass)"
-_NAME = rf"[\w.-]*(?:{_WORD}[\w.-]*|{_END})"
+_NAME = rf"[\w.-]*(?:{WORD}[\w.-]*|{END})"
 _VALUE = r"(?:\"(?:[^\"\\\n]|\\.)*\"?|'[^'\n]*'?|(?![\"'\[{|>&])[^\s,;}\]]+)"
-_SECRET_NAME = re.compile(rf"{_WORD}|{_END}$", re.IGNORECASE)
 _AUTHORIZATION = re.compile(r"(authorization[\"']?[ \t]*[:=][ \t]*)[^\n]+", re.IGNORECASE)
 _ASSIGNED = re.compile(rf"((?<![\w.-]){_NAME}[\"']?\s*[:=]\s*){_VALUE}", re.IGNORECASE)
 _OPTION = re.compile(
@@ -31,9 +30,6 @@ _SHAPES = (
     re.compile(r"\b(?:sk|pk|rk|ghp|gho|xox[abp])[-_][\w-]{12,}"),
 )
 _IN_URL = re.compile(r"(://[^\s/@:]*:)[^\s/@]+(@)")
-_FOLDERS = frozenset({"PWD", "OLDPWD"})
-"""Every shell's: named like passwords, and no secrets."""
-
 _SHORTEST = 4
 """Replacing less would tear words apart; what is so short is removed only where its place is known."""
 
@@ -74,10 +70,6 @@ class Redactor:
 
     def _clean_entry(self, name: str, value: object) -> object:
         return REMOVED if isinstance(value, str) and is_secret(name) else self.clean_document(value)
-
-
-def is_secret(name: str) -> bool:
-    return name not in _FOLDERS and _SECRET_NAME.search(name) is not None
 
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str] | None:

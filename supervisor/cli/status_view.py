@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from supervisor.cli.documents import Agent, Problem, Status
 from supervisor.cli.own_commands import about
 from supervisor.cli.references import short_ids
-from supervisor.cli.screen import BAD, GOOD, QUIET, STATE_STYLES, WARN, table
+from supervisor.cli.screen import BAD, GOOD, QUIET, STATE_STYLES, WARN, console, table
 from supervisor.cli.text import ago, count, plain, size
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def problems(status: Status) -> list[Problem]:
         if agent["state"] in _FAILING and agent["id"] not in spoken_for:
             listed.append(_problem(agent["id"], agent["state"].replace("_", " "), agent["reason"]))
     return sorted(listed, key=lambda p: _SEVERITIES.get(p["severity"], 1))
+
+
+def show(status: Status, config: Path | None) -> None:
+    """Not wrapped: the commands in it are there to be copied."""
+    console().print(render(status, config=config), crop=False, no_wrap=True, overflow="ignore")
 
 
 def render(status: Status, now: datetime | None = None, config: Path | None = None) -> RenderableType:

@@ -8,7 +8,7 @@ import time
 from supervisor.cli.client import WAITING, Client, NotRunning
 from supervisor.cli.progress import while_waiting
 from supervisor.cli.screen import BAD, console, print_json
-from supervisor.cli.status_view import render
+from supervisor.cli.status_view import render, show
 from supervisor.cli.text import plain
 
 _INTERVAL = 1.0
@@ -35,8 +35,7 @@ def _lines(client: Client) -> None:
 def _pages(client: Client) -> None:
     """Not on a terminal: one after the other."""
     while True:
-        shown = render(client.status(), config=client.config)
-        console().print(shown, crop=False, no_wrap=True, overflow="ignore")
+        show(client.status(), client.config)
         print(flush=True)
         time.sleep(_INTERVAL)
 

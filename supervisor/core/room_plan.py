@@ -185,13 +185,10 @@ def plan(facts: RoomFacts, policy: RoomPolicy, memory: RoomMemory, now: float) -
         return _unknown(facts.participants.reason, memory)
     if isinstance(facts.dispatches, Unknown):
         return _unknown(facts.dispatches.reason, memory)
-    participants, held_by_ignored = facts.participants, _is_held_by_ignored(facts, policy)
-    dispatches = tuple(d for d in facts.dispatches if not _is_left_alone(d.agent_name, policy))
-    facts = replace(facts, agents=tuple(a for a in facts.agents if not _is_left_alone(a.name, policy)))
-    look = _look(facts, participants, dispatches, policy, memory, now)
+    look = _look(facts, facts.participants, facts.dispatches, policy, memory, now)
     if not look.ours:
         return Decision(RoomState.HEALTHY, "not ours", RoomMemory(dead=look.memory.dead), ours=False)
-    return _decide(look, policy, now, held_by_ignored)
+    return _decide(look, policy, now)
 
 
 def after_dispatch(memory: RoomMemory, dispatch_id: str | None, now: float) -> RoomMemory:
@@ -242,6 +239,8 @@ class _Look:
     ghosts: tuple[tuple[Participant, DeadJob], ...]
     dispatches: tuple[Dispatch, ...]
     target: Target | None
+    held_by_ignored: bool
+    """From before that agent was to be ignored: since then it claims nothing."""
 
     def doubtful(self, agent: Participant) -> bool:
         """It was gone already, a moment ago; of a claim's holder its job knows better."""
@@ -263,10 +262,19 @@ def _look(
     memory: RoomMemory,
     now: float,
 ) -> _Look:
+    held_by_ignored = False
+    if policy.ignore_agents:  # they are not counted, and ask for nobody
+        held_by_ignored = _is_held_by_ignored(facts, policy)
+        facts = replace(facts, agents=tuple(a for a in facts.agents if not _ignores(policy, a.name)))
+        dispatches = tuple(d for d in dispatches if not _ignores(policy, d.agent_name))
     dead = {d.identity: d for d in memory.dead}
     holder = facts.claim.identity if facts.claim is not None else None
     left = {d.identity for d in memory.dead if d.left and now - d.died_at < LISTED_AFTER} - {holder}
-    counted = [p for p in participants if p.is_agent and p.identity not in left and not _ignored(p, policy)]
+    counted = [
+        p
+        for p in participants
+        if p.is_agent and p.identity not in left and not _ignores(policy, p.agent_name, p.identity)
+    ]
     ghosts = tuple((p, dead[p.identity]) for p in counted if p.identity in dead and p.identity != holder)
     ghost_identities = {p.identity for p, _ in ghosts}
     agents = tuple(p for p in counted if p.identity not in ghost_identities)
@@ -294,24 +302,18 @@ def _look(
     )
     humans = tuple(p for p in participants if p.is_human)
     ours = target is not None or facts.claim is not None or bool(ghosts)
-    return _Look(facts, memory, ours, humans, agents, ghosts, dispatches, target)
+    return _Look(facts, memory, ours, humans, agents, ghosts, dispatches, target, held_by_ignored)
 
 
-def _ignored(participant: Participant, policy: RoomPolicy) -> bool:
-    return is_ignored((participant.agent_name, participant.identity), policy.ignore_agents)
-
-
-def _is_left_alone(agent_name: str | None, policy: RoomPolicy) -> bool:
-    """Who is to be ignored is not counted, and asks for nobody."""
-    return is_ignored((agent_name,), policy.ignore_agents)
+def _ignores(policy: RoomPolicy, *names: str | None) -> bool:
+    return is_ignored(names, policy.ignore_agents)
 
 
 def _is_held_by_ignored(facts: RoomFacts, policy: RoomPolicy) -> bool:
-    """From before it was to be ignored: since then it claims nothing."""
     if facts.claim is None:
         return False
     name = next((a.name for a in facts.agents if a.id == facts.claim.agent_id), None)
-    return is_ignored((name, facts.claim.identity), policy.ignore_agents)
+    return _ignores(policy, name, facts.claim.identity)
 
 
 def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory) -> Target | None:
@@ -359,7 +361,7 @@ def _better(agent: AgentView, other: AgentView) -> bool:
 # --- what follows ---------------------------------------------------------------------------------
 
 
-def _decide(look: _Look, policy: RoomPolicy, now: float, held_by_ignored: bool) -> Decision:
+def _decide(look: _Look, policy: RoomPolicy, now: float) -> Decision:
     ghosts, again, ghost_conflicts, tries = _plan_ghosts(look, now)
     extra = _plan_extra_agents(look, policy, now)
     stale = _plan_dispatches(look, now)
@@ -371,7 +373,7 @@ def _decide(look: _Look, policy: RoomPolicy, now: float, held_by_ignored: bool) 
         return _with_agent(look, policy, memory, now, (*urgent, *again), conflicts, looks)
     if not look.humans:
         return _empty(look, memory, (*urgent, *again), conflicts, looks)
-    if held_by_ignored:
+    if look.held_by_ignored:
         return Decision(RoomState.HEALTHY, "its agent is one of rooms.ignore_agents", memory)
     return _missing(look, policy, memory, now, urgent, again, conflicts, looks)
 

@@ -26,11 +26,12 @@ from supervisor.daemon.cleanup import StopNote
 from supervisor.daemon.commands import WRONG, Answer, CommandDesk
 from supervisor.daemon.development import SERVER_ID, Development, banner
 from supervisor.daemon.documents import Documents
+from supervisor.daemon.evidence import DeathEvidence
 from supervisor.daemon.gauges import Gauges
 from supervisor.daemon.log_rotation import LogRotation
 from supervisor.daemon.notify import Notifier
 from supervisor.daemon.rogues import RogueHunt
-from supervisor.daemon.secrecy import DiscreetEvidence, secrets_of
+from supervisor.daemon.secrecy import secrets_of
 from supervisor.daemon.sockets import SocketNames
 from supervisor.daemon.watchdog import Watchdog
 from supervisor.daemon.webhooks import WebhookIntake, webhook_keys
@@ -139,7 +140,7 @@ class Daemon:
             self._host,
             self._book,
             self._wishes,
-            DiscreetEvidence(self._host, lambda text: self._log.without_secrets(text)),
+            DeathEvidence(self._host, lambda text: self._log.without_secrets(text)),
             bus,
             clock,
             random=rng,

@@ -38,18 +38,11 @@ class LogRotation:
 
     async def look(self) -> None:
         log = self._settings()
-        faults = set()
+        faults = set[str]()
         for worker in self._workers():
+            pid = worker.handle.pid if worker.handle is not None else None
             path = Path(worker.spec.process.log_path)
-            result = await asyncio.to_thread(rotate, path, log.max_size, log.keep)
-            if result.error:
-                faults.add(result.error)
-            elif not result.lossless:
-                faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
-            if worker.handle is not None:
-                pid, agent_id = worker.handle.pid, worker.spec.id
-                removed = await asyncio.to_thread(bound_removed, path, pid, agent_id, log.max_size)
-                faults |= {removed} - {""}
+            faults |= await asyncio.to_thread(_bound, path, pid, worker.spec.id, log)
         self._tell(faults)
 
     def _tell(self, faults: Iterable[str]) -> None:
@@ -61,3 +54,14 @@ class LogRotation:
                 last = now
                 self._bus.publish(StoreFailed(operation="log rotation", error=fault))
             self._told[fault] = last
+
+
+def _bound(path: Path, pid: int | None, agent_id: str, log: LogSettings) -> set[str]:
+    """What is wrong with the log of the agent whose worker is ``pid``."""
+    result = rotate(path, log.max_size, log.keep)
+    faults = {result.error}
+    if not result.error and not result.lossless:
+        faults.add(f"{path}: this file system can only truncate a log, which may lose a line")
+    if pid is not None:
+        faults.add(bound_removed(path, pid, agent_id, log.max_size))
+    return faults - {""}

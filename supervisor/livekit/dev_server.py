@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import psutil
 import yaml
 
+from supervisor.config import defaults
 from supervisor.core.ports import ProcessSpec
 from supervisor.livekit.dev_build import BuildError, build
 
@@ -73,8 +74,8 @@ def cache_dir(environ: Mapping[str, str]) -> Path:
     if base := environ.get("XDG_CACHE_HOME"):
         return Path(base) / "livekit-supervisor"
     try:
-        home = Path(environ.get("HOME") or Path.home())
-    except RuntimeError:
+        home = defaults.home(environ)
+    except ValueError:
         raise DevServerError("this user has no home directory: set HOME, or XDG_CACHE_HOME") from None
     return home / ".cache" / "livekit-supervisor"
 

@@ -62,9 +62,10 @@ def bound_removed(path: Path, pid: int, agent_id: str, max_size: int) -> str:
     """
     output = Path(f"/proc/{pid}/fd/1")
     try:
-        if output.stat().st_nlink > 0 or not _was_log(path, os.readlink(output)):
+        status = output.stat()
+        if status.st_nlink > 0 or not _was_log(path, os.readlink(output)):
             return ""
-        if output.stat().st_size > max_size:
+        if status.st_size > max_size:
             os.truncate(output, 0)
     except OSError:  # it has ended, or is none that we may look into
         return ""

@@ -125,18 +125,16 @@ class GuardDesk:
             return Refusal("that job is another process's", agent_id)
         session = _JobSession(self, peer, agent_id, arrival.room, arrival.job_id)
         in_worker = worker.handle is not None and peer.pid == worker.handle.pid
-        timeout = self._times(agent_id).heartbeat_timeout
+        timeout, claim = self._times(agent_id).heartbeat_timeout, None
         if message.get("over") is True:
             self.book.is_done(arrival)
             session.ended = True
-            session.say_welcome(None)
         elif self.is_left_alone(arrival.room, worker, arrival.identity):
             self.book.accompany(arrival, session, in_worker=in_worker, timeout=timeout)
             session.left_alone = True
-            session.say_welcome(None)
         else:
             claim = self.book.arrive(arrival, session, in_worker=in_worker, timeout=timeout)
-            session.say_welcome(claim)
+        session.say_welcome(claim)
         return session
 
     def is_left_alone(self, room: str, worker: Worker | None, identity: str) -> bool:
@@ -263,8 +261,8 @@ class _WorkerSession:
             dispatch_id=text(message, "dispatch_id"),
             identity=name(message, "identity"),
         )
+        draining = worker is None or worker.draining
         if self.desk.is_left_alone(request.room, worker, request.identity):
-            draining = worker is None or worker.draining
             self._answer(message, Answer(ClaimOutcome.DRAINING if draining else ClaimOutcome.GRANTED, None))
             return
         if self.desk.is_unsure_of(request.room):
@@ -272,7 +270,7 @@ class _WorkerSession:
         answer = self.desk.book.request(
             request,
             max_rooms=worker.spec.max_rooms if worker is not None else 0,
-            draining=worker is None or worker.draining,
+            draining=draining,
         )
         self._answer(message, answer)
 

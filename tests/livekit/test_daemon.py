@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +123,21 @@ async def test_a_second_daemon_exits_with_4_and_touches_nothing(
         await subject.close()
 
 
+@contextlib.asynccontextmanager
+async def ready(make: MakeServer, folder: Path, runtime_dir: Path) -> AsyncIterator[Supervised]:
+    """One on a server of its own, whose agent can be called."""
+    subject = Supervised(folder / "daemon", runtime_dir, await asyncio.to_thread(make))
+    await subject.start()
+    try:
+        yield subject
+    finally:
+        await subject.close()
+
+
 async def test_sockets_that_are_cleaned_away_are_there_again(
     make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
 ) -> None:
-    server = await asyncio.to_thread(make_livekit_server)
-    subject = Supervised(tmp_path / "daemon", runtime_dir, server)
-    await subject.start()
-    try:
+    async with ready(make_livekit_server, tmp_path, runtime_dir) as subject:
         before = (await subject.agent())["pid"]
         (runtime_dir / "control.sock").unlink()
         (runtime_dir / "guard.sock").unlink()
@@ -137,29 +147,24 @@ async def test_sockets_that_are_cleaned_away_are_there_again(
         # Ready is what the new worker's guard has said.
         await subject.until(lambda s: s["agents"][0]["ready"] and s["agents"][0]["pid"] != before, 30)
         assert "a socket had been removed and is there again" in subject.log.read_text()
-    finally:
-        await subject.close()
 
 
 async def test_no_secret_is_told_anywhere(
     make_livekit_server: MakeServer, tmp_path: Path, runtime_dir: Path
 ) -> None:
-    server = await asyncio.to_thread(make_livekit_server)
-    subject = Supervised(tmp_path / "daemon", runtime_dir, server)
-    await subject.start()
-    try:
-        async with subject.human("secret") as human:
-            human.talk()
-            assert await human.wait_settled(20), subject.tail()
-            texts = [
-                (await subject.get(path))[1]
-                for path in ("/metrics", "/", "/api/status", "/api/rooms", "/api/conflicts", "/readyz")
-            ]
-            daemon = psutil.Process(subject.pid)
-            family = [daemon, *daemon.children(recursive=True)]
-            texts += [" ".join(process.cmdline()) for process in family]
-    finally:
-        await subject.close()
+    async with (
+        ready(make_livekit_server, tmp_path, runtime_dir) as subject,
+        subject.human("secret") as human,
+    ):
+        human.talk()
+        assert await human.wait_settled(20), subject.tail()
+        texts = [
+            (await subject.get(path))[1]
+            for path in ("/metrics", "/", "/api/status", "/api/rooms", "/api/conflicts", "/readyz")
+        ]
+        daemon = psutil.Process(subject.pid)
+        family = [daemon, *daemon.children(recursive=True)]
+        texts += [" ".join(process.cmdline()) for process in family]
     files = [f for f in subject.folder.rglob("*") if f.is_file() and f.name != "config.yaml"]
     texts += [f.read_bytes().decode(errors="replace") for f in files]
     assert len(files) > 3

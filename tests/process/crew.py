@@ -76,7 +76,7 @@ class Crew:
             self.host,
             self.book,
             self.wishes,
-            DeathEvidence(self.host),
+            DeathEvidence(self.host, str),
             bus,
             time.monotonic,
             random=lambda: 0.5,

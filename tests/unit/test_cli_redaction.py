@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.cli.known_secrets import redactor, without_secrets
-from supervisor.cli.redaction import REMOVED, Redactor, is_secret
+from supervisor.cli.redaction import REMOVED, Redactor
 from supervisor.config import load
+from supervisor.config.secret_names import is_secret
 
 NOTHING_KNOWN = Redactor([])
 

@@ -8,13 +8,13 @@ from typing import cast
 
 import pytest
 
-from supervisor.cli import redaction
+from supervisor.cli import known_secrets, redaction
 from supervisor.config import Settings, load, secret_names
 from supervisor.core.ports import ProcessSpec
 from supervisor.daemon import specs
 from supervisor.daemon.app import Daemon
-from supervisor.daemon.evidence import LONGEST
-from supervisor.daemon.secrecy import DiscreetEvidence, secrets_of
+from supervisor.daemon.evidence import LONGEST, DeathEvidence
+from supervisor.daemon.secrecy import secrets_of
 from supervisor.process.host import PosixProcessHost
 
 LIVEKIT = "livekits-own-secret"
@@ -41,8 +41,7 @@ def test_which_they_are(tmp_path: Path) -> None:
 
 
 def test_the_judge_is_that_of_the_bundle() -> None:
-    assert secret_names._NAMED.pattern == redaction._SECRET_NAME.pattern
-    assert secret_names._FOLDERS == redaction._FOLDERS
+    assert all(vars(module)["is_secret"] is secret_names.is_secret for module in (redaction, known_secrets))
 
 
 class Host:
@@ -60,7 +59,7 @@ async def test_what_a_worker_said_last_is_clean_also_after_a_reload(tmp_path: Pa
     daemon = Daemon(settings_with(tmp_path, "{API_TOKEN: the-first-one}"), tmp_path / "config.yaml", None)
     log = daemon._open_log()
     try:
-        evidence = DiscreetEvidence(cast(PosixProcessHost, Host("")), log.without_secrets)
+        evidence = DeathEvidence(cast(PosixProcessHost, Host("")), log.without_secrets)
         spec = specs.unconfigured_spec("receptionist", daemon._settings).process
         evidence._host = cast(PosixProcessHost, Host(f"token=the-first-one {LIVEKIT}"))
         assert evidence.last_output(spec) == "token=*** ***"
@@ -74,7 +73,7 @@ async def test_what_a_worker_said_last_is_clean_also_after_a_reload(tmp_path: Pa
 
 def test_a_secret_is_not_cut_in_two() -> None:
     text = "the-secret" + "x" * (LONGEST - 4)
-    evidence = DiscreetEvidence(cast(PosixProcessHost, Host(text)), lambda t: t.replace("the-secret", "***"))
+    evidence = DeathEvidence(cast(PosixProcessHost, Host(text)), lambda t: t.replace("the-secret", "***"))
     said = evidence.last_output(cast(ProcessSpec, None))
     assert len(said) == LONGEST - 1
     assert said.startswith("***x")
@@ -85,7 +84,7 @@ def test_a_log_that_is_gone_is_no_output() -> None:
         def last_output(self, spec: ProcessSpec) -> str:
             raise OSError
 
-    assert DiscreetEvidence(cast(PosixProcessHost, Gone("")), str).last_output(cast(ProcessSpec, None)) == ""
+    assert DeathEvidence(cast(PosixProcessHost, Gone("")), str).last_output(cast(ProcessSpec, None)) == ""
 
 
 def test_the_daemon_takes_this_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,18 +8,8 @@ import pytest
 from livekit.agents import AgentServer
 
 from agent_guard.messages import Heartbeat
-from agent_guard.settings import GuardSettings
 from agent_guard.worker import Options, WorkerGuard
-
-SETTINGS = GuardSettings(
-    agent_id="agent-1",
-    socket="/nowhere",
-    instance="",
-    agent_name=None,
-    dev=False,
-    human_return_grace=1,
-    heartbeat_interval=1,
-)
+from tests.unit.test_guard_install import SETTINGS
 
 
 async def test_a_beat_tells_that_livekit_drains(monkeypatch: pytest.MonkeyPatch) -> None:
