@@ -13,7 +13,7 @@ from supervisor import __version__
 from supervisor.core.model import RoomState
 from supervisor.core.worker_state import WorkerState
 from supervisor.log import rfc3339
-from supervisor.process.scan import Rogue
+from supervisor.process.scan import Rogue, Verdict
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.health import LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
@@ -169,11 +169,13 @@ class Documents:
 
 
 def _second_process(rogue: Rogue) -> Document:
+    spared = rogue.verdict is Verdict.REPORT
+    state = "is left alone" if spared else "does not die"
     return _problem(
         "error",
-        f"a second process, {rogue.pid}, which is left alone: {rogue.reason}",
+        f"a second process, {rogue.pid}, which {state}: {rogue.reason}",
         agent_id=rogue.agent_id,
-        fix=f"kill {rogue.pid}",
+        fix=f"kill {rogue.pid}" if spared else f"ps -o pid,stat,wchan:32,args -p {rogue.pid}",
     )
 
 

@@ -1,7 +1,7 @@
 """Second processes for an agent ID: found by scanning, ended as a tree or reported, as configured.
 
 The rule: what is a rogue is decided by :func:`supervisor.process.scan.find_rogues` from facts; each is told
-of once, and one that is only reported counts as unresolved for as long as it is there.
+of once, and one that is only reported, or does not die, counts as unresolved for as long as it is there.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RogueHunt:
 
     @property
     def standing(self) -> tuple[Rogue, ...]:
-        """Rogues that are there and were only reported."""
+        """Rogues that are there: only reported, or such as do not die."""
         return tuple(sorted(self._told, key=lambda rogue: rogue.start_ticks))
 
     async def scan(self) -> None:
@@ -54,9 +54,7 @@ class RogueHunt:
         outcome = LoopOutcome.OK
         try:
             rogues = self._look()
-            for rogue in rogues:
-                await self._handle(rogue, started)
-            self._told = frozenset(r for r in rogues if r.verdict is Verdict.REPORT)
+            self._told = frozenset([r for r in rogues if await self._is_there_after(r, started)])
         except OSError as error:
             outcome = LoopOutcome.FAILED
             self._bus.publish(InternalError.of("process scan", error))
@@ -87,13 +85,13 @@ class RogueHunt:
         stopped = worker is not None and not worker.wanted and worker.state is WorkerState.STOPPED
         return AgentFacts(agent.id, script, Verdict(agent.rogue), *_process(worker), stopped=stopped)
 
-    async def _handle(self, rogue: Rogue, since: float) -> None:
-        if rogue.verdict is Verdict.REPORT:
-            if rogue not in self._told:
-                self._tell(rogue, Resolution.REPORTED, since)
-            return
-        ended = await end_tree(Identity(rogue.pid, rogue.start_ticks))
-        self._tell(rogue, Resolution.FAILED if ended.survivors else Resolution.TERMINATED, since)
+    async def _is_there_after(self, rogue: Rogue, since: float) -> bool:
+        """Report it, or end it if that can be done; one that stands is told of once."""
+        resolution = await _dealt_with(rogue)
+        stands = resolution is not Resolution.TERMINATED
+        if not stands or rogue not in self._told:
+            self._tell(rogue, resolution, since)
+        return stands
 
     def _tell(self, rogue: Rogue, resolution: Resolution, since: float) -> None:
         self._bus.publish(
@@ -108,6 +106,13 @@ class RogueHunt:
                 agent_id=rogue.agent_id,
             )
         )
+
+
+async def _dealt_with(rogue: Rogue) -> Resolution:
+    if rogue.verdict is Verdict.REPORT:
+        return Resolution.REPORTED
+    ended = await end_tree(Identity(rogue.pid, rogue.start_ticks))
+    return Resolution.FAILED if ended.survivors else Resolution.TERMINATED
 
 
 def _process(worker: Worker | None) -> tuple[int | None, str]:

@@ -138,7 +138,7 @@ def _process(agent: AgentSettings, settings: Settings, guard: Path, *, dev: bool
         env=tuple(sorted(env.items())),
         log_path=str(settings.paths.logs / f"{agent.id}.log"),
         marks=marks,
-        command_hash=_hash(argv, str(agent.cwd), configured, agent.name, dev),
+        command_hash=_hash(agent, argv, configured, dev),
     )
 
 
@@ -189,6 +189,9 @@ def _guard_environment(
     }
 
 
-def _hash(argv: tuple[str, ...], cwd: str, env: Mapping[str, str], name: str | None, dev: bool) -> str:
-    told = json.dumps([argv, cwd, sorted(env.items()), name, dev])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _hash(agent: AgentSettings, argv: tuple[str, ...], configured: Mapping[str, str], dev: bool) -> str:
+    """Of what the configuration says: what is inherited may be another for the next daemon."""
+    told = [argv, str(agent.cwd), sorted(configured.items()), agent.name, dev]
+    if not agent.inherit_env:  # the usual is left out: workers of before stay as they are
+        told.append("inherits nothing")
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from supervisor.core.worker_state import WorkerState
 from supervisor.daemon import specs
 from supervisor.daemon.rogues import RogueHunt
 from supervisor.events import EventBus, RogueFound
-from supervisor.process.ending import end_tree
+from supervisor.process.ending import Ended, end_tree
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.instance import InstanceLock
 from supervisor.process.procfs import Identity
@@ -196,8 +196,8 @@ class Stopped:
         return self.worker if agent_id == AGENT else None
 
 
-async def test_while_its_agent_is_stopped_it_is_only_reported(scene: Scene) -> None:
-    """It is ended once the agent is wanted again; and while that still drains, there would be two."""
+def hunting(scene: Scene) -> tuple[RogueHunt, Stopped, list[tuple[int, str]]]:
+    """A hunt, the agent that it is for, and what it tells."""
     config = scene.folder / "config.yaml"
     config.write_text(
         f"livekit: {{url: {URL!r}, api_key: key, api_secret: secret}}\n"
@@ -208,7 +208,12 @@ async def test_while_its_agent_is_stopped_it_is_only_reported(scene: Scene) -> N
     bus = EventBus()
     bus.subscribe(lambda e: told.append((e.pid, e.action)) if isinstance(e, RogueFound) else None)
     stopped = Stopped(settings)
-    hunt = RogueHunt(cast(WorkerReconciler, stopped), bus, lambda: settings)
+    return RogueHunt(cast(WorkerReconciler, stopped), bus, lambda: settings), stopped, told
+
+
+async def test_while_its_agent_is_stopped_it_is_only_reported(scene: Scene) -> None:
+    """It is ended once the agent is wanted again; and while that still drains, there would be two."""
+    hunt, stopped, told = hunting(scene)
     pid = scene.run(sys.executable, "agent.py", "start")
     for _ in range(2):
         await hunt.scan()
@@ -223,3 +228,25 @@ async def test_while_its_agent_is_stopped_it_is_only_reported(scene: Scene) -> N
     stopped.worker.wanted, stopped.worker.state = False, WorkerState.DRAINING
     await hunt.scan()
     assert told[2:] == [(by_hand, "terminated")]
+
+
+async def test_one_that_does_not_die_is_told_of_once_and_stands(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a system call that cannot be interrupted.  No test can make one: its end is made to fail instead."""
+    hunt, stopped, told = hunting(scene)
+    stopped.worker.wanted = True
+    pid = scene.run(sys.executable, "agent.py", "start")
+
+    async def in_vain(root: Identity) -> Ended:
+        return Ended((), (root.pid,))
+
+    with monkeypatch.context() as away:
+        away.setattr("supervisor.daemon.rogues.end_tree", in_vain)
+        for _ in range(3):
+            await hunt.scan()
+    assert told == [(pid, "failed")]
+    assert [rogue.pid for rogue in hunt.standing] == [pid]
+    await hunt.scan()
+    assert told[1:] == [(pid, "terminated")]
+    assert hunt.standing == ()

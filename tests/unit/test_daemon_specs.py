@@ -64,6 +64,12 @@ def test_another_livekit_is_another_command(load_with: Load) -> None:
     assert process_of(load_with(livekit=OLD)).command_hash == before
 
 
+def test_an_agent_that_inherits_nothing_any_more_is_another_command(load_with: Load) -> None:
+    usual, alone = process_of(load_with()), process_of(load_with("inherit_env: false"))
+    assert alone.command_hash != usual.command_hash
+    assert process_of(load_with("inherit_env: true")).command_hash == usual.command_hash
+
+
 def test_what_an_agent_names_in_vain_is_told(load_with: Load) -> None:
     [(agent_id, text)] = specs.notices(load_with(env_file=OLD))
     assert agent_id == "a"
