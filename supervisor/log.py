@@ -55,6 +55,8 @@ REPORTS: Final[Mapping[str, str]] = {
     "human_gone": "human gone",
     "human_returned": "human returned",
     "grace_over": "human did not return",
+    "session_failed": "the session's models failed",
+    "script_failed": "the script's entry function failed",
     "leaving": "job leaving its room",
     "look_failed": "job could not look at its room",
     "daemon_away": "job was without the supervisor",

@@ -45,6 +45,9 @@ DISCONNECT_AFTER = 0.5
 EXIT_AFTER = 1.9
 LEFT_BY_ITSELF = 0.5
 """Seconds in which LiveKit runs a job's shutdown callbacks after it has left the room."""
+MUTE_AFTER = 10.0
+"""Seconds that a script has for its own way out of a session whose models failed: a word of regret, another
+session, the end of the call."""
 EXIT_CODE = 70
 
 _HUMAN_KINDS = frozenset(
@@ -68,8 +71,13 @@ class GuardedEntrypoint:
             await self._entrypoint(ctx)
             return
         guard = JobGuard(ctx, GuardSettings.from_environ(os.environ))
-        if await guard.start():
+        if not await guard.start():
+            return
+        try:
             await self._entrypoint(ctx)
+        except Exception:
+            guard.script_failed()
+            raise
 
 
 class JobGuard:
@@ -89,7 +97,7 @@ class JobGuard:
         self._presence = Presence(
             settings.human_return_grace, self._human_gone, self._human_returned, self._nobody_returned
         )
-        self._sessions = Sessions(ctx.room, self._humans, lambda: self._presence.waits)
+        self._sessions = Sessions(ctx.room, self._humans, lambda: self._presence.waits, self._session_failed)
         self._subscriptions = Subscriptions(ctx.room)
         self._connection = Connection(
             settings.socket, hello=self._hello, on_message=self._received, on_lost=lambda: None
@@ -130,6 +138,16 @@ class JobGuard:
         for task in self._tasks:
             task.cancel()
         self._connection.send(Goodbye(reason=reason))
+
+    def script_failed(self) -> None:
+        """Its entry function raised.  Newer LiveKits end the job then, older ones leave it in the room; where
+        a session runs all the same, there is a call in progress.
+        """
+        if self._sessions.any_running or self._leaving or self._over:
+            return
+        self._report("script_failed")
+        # LiveKit first, with its own reason.
+        asyncio.get_running_loop().call_later(LEFT_BY_ITSELF, self._end_job, "the script failed")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -231,6 +249,9 @@ class JobGuard:
     def _humans(self) -> list[str]:
         return [p.identity for p in self._room.remote_participants.values() if p.kind in _HUMAN_KINDS]
 
+    def _tracks(self) -> frozenset[str]:
+        return frozenset(self._room.local_participant.track_publications if self._joined else ())
+
     # --- the human ----------------------------------------------------------------------------
 
     def _human_gone(self) -> None:
@@ -254,6 +275,24 @@ class JobGuard:
         log.logger.info(log.GRACE_OVER, extra=self._extra())
         self._report("grace_over")
         self._spawn(self._end("no human came back"))
+
+    def _session_failed(self) -> None:
+        log.logger.warning(log.SESSION_FAILED, extra=self._extra())
+        self._report("session_failed")
+        self._spawn(self._end_if_mute(self._tracks()))
+
+    async def _end_if_mute(self, published: frozenset[str]) -> None:
+        """LiveKit leaves the agent of a failed session in the room, for good and without a voice.  Another
+        job may find the models working again; a script that speaks by other means, on a track that it has
+        published since, is left alone.
+        """
+        while True:
+            await asyncio.sleep(MUTE_AFTER)
+            if not self._sessions.failed or not self._tracks() <= published:
+                return
+            if self._sees() and self._humans():
+                self._end_job("the session failed")
+                return
 
     async def _end(self, reason: str) -> None:
         await closed(self._sessions.close_now())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from livekit import rtc
-from livekit.agents import Agent, AgentSession, CloseReason, get_job_context
+from livekit.agents import Agent, AgentSession, CloseEvent, CloseReason, get_job_context
 from livekit.agents.llm import ChatContext
 
 from agent_guard import log
@@ -30,6 +30,8 @@ class _Kept:
     """What its agent knew before the first word."""
     put_off: Callable[[], None] | None = None
     closed: asyncio.Event = field(default_factory=asyncio.Event)
+    failed: bool = False
+    """LiveKit closed it because its models failed, or it did not start."""
 
     @property
     def running(self) -> bool:
@@ -38,14 +40,20 @@ class _Kept:
 
 class Sessions:
     """Those of one job.  ``humans`` tells who is in the room, the longest there first; ``waits``, whether the
-    job waits for one to come back: nobody would ever make a close that was put off for anybody else.
+    job waits for one to come back: nobody would ever make a close that was put off for anybody else;
+    ``on_failed`` is told when LiveKit has closed one because its models failed.
     """
 
     def __init__(
-        self, room: rtc.Room, humans: Callable[[], Sequence[str]], waits: Callable[[], bool]
+        self,
+        room: rtc.Room,
+        humans: Callable[[], Sequence[str]],
+        waits: Callable[[], bool],
+        on_failed: Callable[[], None],
     ) -> None:
         self._humans = humans
         self._waits = waits
+        self._on_failed = on_failed
         self._kept: list[_Kept] = []
         _patch()
         _jobs[room] = self
@@ -53,12 +61,34 @@ class Sessions:
     @property
     def all_closed(self) -> bool:
         """There were some, and none is left to go on with."""
-        return bool(self._kept) and not any(kept.running for kept in self._kept)
+        return bool(self._kept) and not self.any_running
+
+    @property
+    def failed(self) -> bool:
+        """None is left to go on with, and not because the script wanted that."""
+        return self.all_closed and any(kept.failed for kept in self._kept)
+
+    @property
+    def any_running(self) -> bool:
+        return any(kept.running for kept in self._kept)
 
     def started(self, session: AgentSession[Any], agent: Agent) -> None:
         kept = _Kept(session, agent.chat_ctx.copy())
         self._kept = [k for k in self._kept if k.session is not session] + [kept]
-        session.once("close", lambda _event: kept.closed.set())
+
+        def on_close(event: CloseEvent) -> None:
+            kept.closed.set()
+            if event.reason is CloseReason.ERROR:
+                kept.failed = True
+                self._on_failed()
+
+        session.once("close", on_close)
+
+    def not_started(self, session: AgentSession[Any]) -> None:
+        for kept in self._kept:
+            if kept.session is session:
+                kept.failed = True
+                kept.closed.set()
 
     def put_off(self, session: AgentSession[Any], close: Callable[[], None]) -> bool:
         """The session's human has left.  True: it stays open for now."""
@@ -163,7 +193,12 @@ def _patch() -> None:
         sessions = _sessions_of_this_job()
         if sessions is not None:
             sessions.started(self, agent)
-        return await start(self, agent, *args, **kwargs)
+        try:
+            return await start(self, agent, *args, **kwargs)
+        except Exception:
+            if sessions is not None:
+                sessions.not_started(self)
+            raise
 
     @functools.wraps(close_soon)
     def guarded_close_soon(self: AgentSession[Any], *, reason: CloseReason, **rest: Any) -> None:

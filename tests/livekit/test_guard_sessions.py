@@ -30,11 +30,24 @@ from tests.livekit.server import LiveKitServer
 
 SCRIPT = """
 import asyncio
+import agent_guard.job
 from livekit import rtc
-from livekit.agents import Agent, AgentServer, AgentSession, JobContext, cli, room_io
+from livekit.agents import (
+    Agent, AgentServer, AgentSession, APIConnectionError, CloseReason, JobContext, cli, llm, room_io
+)
 from livekit.agents.llm import ChatContext
+from livekit.agents.voice.agent_session import SessionConnectOptions
 
+agent_guard.job.MUTE_AFTER = 0.3
 server = AgentServer()
+
+class NoAnswer(llm.LLMStream):
+    async def _run(self) -> None:
+        raise APIConnectionError(retryable=False)
+
+class BrokenModel(llm.LLM):
+    def chat(self, *, chat_ctx, tools=None, conn_options=SessionConnectOptions().llm_conn_options, **_):
+        return NoAnswer(self, chat_ctx=chat_ctx, tools=tools or [], conn_options=conn_options)
 
 async def on_end(ctx: JobContext) -> None:
     if "saving" in ctx.job.room.name:
@@ -56,8 +69,15 @@ async def entrypoint(ctx: JobContext) -> None:
     if ctx.job.room.name.startswith("plain"):
         await ctx.connect()
         return
+    if ctx.job.room.name.startswith("crashing"):
+        await ctx.connect()
+        raise ValueError("no key for the model")
 
     session = AgentSession()
+    if ctx.job.room.name.startswith("failing"):
+        session = AgentSession(
+            llm=BrokenModel(), conn_options=SessionConnectOptions(max_unrecoverable_errors=0)
+        )
     knowledge = ChatContext.empty()
     knowledge.add_message(role="system", content="known from the start")
 
@@ -70,8 +90,22 @@ async def entrypoint(ctx: JobContext) -> None:
         said, past = ([m.text_content for m in chat if m.role == "user"] for chat in messages)
         known = any(m.text_content == "known from the start" for m in messages[0])
         say("HEARD", event.participant.identity, said, past == said, known)
+        if session.llm is not None:
+            session.generate_reply()
 
-    session.on("close", lambda event: say("CLOSED", event.reason.value))
+    def on_close(event) -> None:
+        say("CLOSED", event.reason.value)
+        if event.reason is CloseReason.ERROR and "again" in ctx.job.room.name:
+            other = AgentSession()
+            begin.append(asyncio.ensure_future(other.start(Agent(instructions="none"), room=ctx.room)))
+        elif event.reason is CloseReason.ERROR and "regret" in ctx.job.room.name:
+            track = rtc.LocalAudioTrack.create_audio_track("regret", rtc.AudioSource(48_000, 1))
+            begin.append(asyncio.ensure_future(ctx.room.local_participant.publish_track(track)))
+        for going_on in begin:
+            going_on.add_done_callback(lambda _: say("GOES ON"))
+
+    begin = []
+    session.on("close", on_close)
     if ctx.job.room.name.startswith("closing"):
         ctx.room.on("participant_disconnected", lambda _: session.shutdown(drain=False))
     options = room_io.RoomOptions(text_input=room_io.TextInputOptions(text_input_cb=on_text))
@@ -266,6 +300,41 @@ async def test_a_session_that_the_script_closed_is_no_agent_for_who_returns(call
         assert await closing.says("SHUTDOWN") == ["SHUTDOWN the session is closed"]
         await closing.daemon.until(lambda: closing.job.heard("goodbye"))
         await alice.disconnect()
+
+
+async def test_an_agent_whose_models_have_failed_does_not_stay_mute_beside_its_human(call: MakeCall) -> None:
+    """LiveKit closes the session and leaves the job where it is."""
+    async with call("failing", grace=30) as failing:
+        alice = await failing.join("alice")
+        await failing.humans(1)
+        await alice.local_participant.send_text("one", topic="lk.chat")
+        await failing.reports("session_failed")
+        assert await failing.says("SHUTDOWN") == ["SHUTDOWN the session failed"]
+        assert failing.said("CLOSED") == ["CLOSED error"]
+        await failing.gone()
+        assert alice.isconnected()
+
+
+@pytest.mark.parametrize("way", ["again", "regret"])
+async def test_a_script_with_its_own_way_out_of_a_failed_session_is_left_alone(
+    call: MakeCall, way: str
+) -> None:
+    async with call(f"failing-{way}", grace=0.3) as failing:
+        alice = await failing.join("alice")
+        await failing.humans(1)
+        await alice.local_participant.send_text("one", topic="lk.chat")
+        await failing.reports("session_failed")
+        await failing.says("GOES ON")
+        await asyncio.sleep(1)
+        assert failing.job.heard("goodbye") == []
+        await alice.disconnect()
+        assert await failing.says("SHUTDOWN") == ["SHUTDOWN no human came back"]
+
+
+async def test_an_agent_whose_script_has_failed_before_it_could_speak_does_not_stay(call: MakeCall) -> None:
+    async with call("crashing", grace=30) as crashing:
+        await crashing.reports("script_failed")
+        await crashing.gone()
 
 
 async def test_a_deleted_room_closes_the_session_once_with_a_usual_reason(call: MakeCall) -> None:
