@@ -18,7 +18,7 @@ from supervisor.cli.documents import Room as RoomDocument
 from supervisor.cli.text import count, plain
 from supervisor.config import Settings
 from supervisor.core.model import ATTRIBUTE_AGENT_ID, Dispatch, Participant, Unknown
-from supervisor.core.room_plan import matches_any
+from supervisor.core.patterns import matches_any
 from supervisor.events import EventBus
 from supervisor.livekit.api import LiveKitClient
 from supervisor.process.watch import PidfdWatch

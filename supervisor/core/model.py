@@ -104,6 +104,11 @@ class Dispatch:
     metadata: str = ""
     created_at_ms: int = 0
 
+    @property
+    def identities(self) -> frozenset[str]:
+        """Participants that it brings, as long as the script keeps LiveKit's own identities."""
+        return frozenset(f"agent-{job}" for job in self.job_ids)
+
 
 @dataclass(frozen=True, slots=True)
 class Room:

@@ -20,7 +20,7 @@ from typing import Any
 
 from supervisor import __version__
 from supervisor.config import ConfigError, Settings, load
-from supervisor.core.room_plan import is_ignored, matches_any
+from supervisor.core.patterns import is_ignored, matches_any
 from supervisor.daemon import guard_files, specs
 from supervisor.daemon.cleanup import StopNote
 from supervisor.daemon.commands import WRONG, Answer, CommandDesk
@@ -42,14 +42,7 @@ from supervisor.endpoints.feed import Feed
 from supervisor.endpoints.guard import GuardServer
 from supervisor.endpoints.http import HttpServer
 from supervisor.endpoints.ports import CommandError
-from supervisor.events import (
-    ConfigReloaded,
-    DaemonStarted,
-    DaemonStopped,
-    DaemonStopping,
-    EventBus,
-    Loop,
-)
+from supervisor.events import ConfigReloaded, DaemonStarted, DaemonStopped, DaemonStopping, EventBus, Loop
 from supervisor.livekit.api import LiveKitClient
 from supervisor.livekit.webhook import WebhookReceiver
 from supervisor.log import EventLog

@@ -16,7 +16,7 @@ from pathlib import Path
 from supervisor.config import AgentSettings, Settings
 from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.ports import ProcessSpec
-from supervisor.core.room_plan import RoomPolicy
+from supervisor.core.room import RoomPolicy
 from supervisor.core.worker_plan import WorkerPolicy
 from supervisor.reconcile.workers import AgentSpec
 

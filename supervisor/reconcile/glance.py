@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from supervisor.core.model import Claim, Dispatch, Participant, RoomState, Unknown
-from supervisor.core.room_plan import Decision
+from supervisor.core.room import Decision
 
 GLANCES = 7
 """In a row, until dispatches are read again: a forgotten one in a healthy room waits for eight resyncs."""

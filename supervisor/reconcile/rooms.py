@@ -14,9 +14,9 @@ from typing import Protocol, TypeVar
 
 from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
 from supervisor.core.model import AgentView, Claim, DeadJob, Dispatch, Participant, RoomState, Unknown
+from supervisor.core.patterns import matches_any
 from supervisor.core.ports import ClaimStore, Failed, LiveKit, RequestOutcome, StoredIntent
-from supervisor.core.room_plan import (
-    LIVEKIT_RESTART_BLAMED,
+from supervisor.core.room import (
     Action,
     CreateDispatch,
     Decision,
@@ -29,9 +29,8 @@ from supervisor.core.room_plan import (
     Target,
     after_dispatch,
     after_failure,
-    matches_any,
-    plan,
 )
+from supervisor.core.room_plan import LIVEKIT_RESTART_BLAMED, plan
 from supervisor.events import (
     ConflictDetected,
     ConflictResolved,

@@ -15,8 +15,9 @@ from typing import Any
 
 from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.model import ATTRIBUTE_INSTANCE
+from supervisor.core.patterns import is_ignored
 from supervisor.core.ports import ExitStatus, GuardSession, ProcessSpec, Refusal, StoredClaim, StoredIntent
-from supervisor.core.room_plan import RoomPolicy, is_ignored
+from supervisor.core.room import RoomPolicy
 from supervisor.core.worker_plan import WorkerPolicy
 from supervisor.events import Event, EventBus
 from supervisor.reconcile.claimbook import ClaimBook

@@ -21,14 +21,7 @@ from supervisor.core.model import (
     RoomState,
     Unknown,
 )
-from supervisor.core.room_plan import (
-    FRESH,
-    JOBS_LISTED,
-    LISTED_AFTER,
-    SECOND_LOOK,
-    SETTLE,
-    STAYED,
-    TRY_AGAIN,
+from supervisor.core.room import (
     Action,
     CreateDispatch,
     Decision,
@@ -41,8 +34,11 @@ from supervisor.core.room_plan import (
     Target,
     after_dispatch,
     after_failure,
-    plan,
 )
+from supervisor.core.room_look import LISTED_AFTER
+from supervisor.core.room_plan import STAYED, plan
+from supervisor.core.room_silence import SETTLE
+from supervisor.core.room_surplus import FRESH, JOBS_LISTED, SECOND_LOOK, TRY_AGAIN
 
 K = ConflictKind
 NOW = 1000.0

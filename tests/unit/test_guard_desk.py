@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.core.model import Claim, ClaimOutcome, ClaimState
 from supervisor.core.ports import BadMessage, GuardSession, Refusal
-from supervisor.core.room_plan import RoomPolicy
+from supervisor.core.room import RoomPolicy
 from supervisor.core.worker_state import WorkerState
 from supervisor.events import (
     ClaimDecided,
