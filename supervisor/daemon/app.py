@@ -57,7 +57,8 @@ from supervisor.reconcile.guards import GuardDesk, GuardTimes
 from supervisor.reconcile.health import Doubt, LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
 from supervisor.reconcile.schedule import Schedule, tick
-from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
+from supervisor.reconcile.worker import AgentSpec
+from supervisor.reconcile.workers import WorkerReconciler
 from supervisor.store.sqlite import SqliteStore
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

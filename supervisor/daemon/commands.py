@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from supervisor.endpoints.ports import CommandError
-from supervisor.reconcile.workers import Worker, WorkerReconciler
+from supervisor.reconcile.worker import Worker
+from supervisor.reconcile.workers import WorkerReconciler
 
 Answer = dict[str, object]
 USAGE, WRONG = 2, 1

@@ -15,7 +15,7 @@ from supervisor.config import Settings
 from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.worker_plan import WorkerPolicy
 from supervisor.livekit import dev_server
-from supervisor.reconcile.workers import AgentSpec
+from supervisor.reconcile.worker import AgentSpec
 
 SERVER_ID = dev_server.PROCESS_ID
 RTC_OFFSET = 2

@@ -17,7 +17,8 @@ from supervisor.process.scan import Rogue, Verdict
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.health import LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
-from supervisor.reconcile.workers import Worker, WorkerReconciler
+from supervisor.reconcile.worker import Worker
+from supervisor.reconcile.workers import WorkerReconciler
 
 Document = dict[str, object]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from supervisor.config import LogSettings
 from supervisor.events import EventBus, StoreFailed
 from supervisor.process.rotation import bound_removed, rotate
-from supervisor.reconcile.workers import Worker
+from supervisor.reconcile.worker import Worker
 
 AGAIN_SECONDS = 300.0
 """The alert looks back over ten minutes: told once only, a fault would seem to have gone."""

@@ -29,7 +29,8 @@ from supervisor.process.handle import PosixProcess
 from supervisor.process.procfs import Identity
 from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
 from supervisor.process.snapshot import Scanner, live_states
-from supervisor.reconcile.workers import Worker, WorkerReconciler
+from supervisor.reconcile.worker import Worker
+from supervisor.reconcile.workers import WorkerReconciler
 
 _KIND = ConflictKind.DUPLICATE_PROCESS
 

@@ -18,7 +18,7 @@ from supervisor.core.backoff import BackoffPolicy
 from supervisor.core.ports import ProcessSpec
 from supervisor.core.room import RoomPolicy
 from supervisor.core.worker_plan import WorkerPolicy
-from supervisor.reconcile.workers import AgentSpec
+from supervisor.reconcile.worker import AgentSpec
 
 AGENT_ID = "LIVEKIT_SUPERVISOR_AGENT_ID"
 STATE = "LIVEKIT_SUPERVISOR_STATE"

@@ -14,7 +14,8 @@ from supervisor.core.model import Claim, ClaimOutcome
 from supervisor.core.ports import BadMessage, GuardPeer, GuardSession, ProcessWatch, Refusal
 from supervisor.events import EventBus, GuardReport
 from supervisor.reconcile.claimbook import ClaimBook
-from supervisor.reconcile.workers import Worker, WorkerReconciler
+from supervisor.reconcile.worker import Worker
+from supervisor.reconcile.workers import WorkerReconciler
 
 VERSION = 1
 MAX_NUMBER = 2**53 - 1

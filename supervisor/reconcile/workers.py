@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from supervisor.core import worker_plan
@@ -48,6 +48,7 @@ from supervisor.events import (
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.queue import Reconciler
 from supervisor.reconcile.schedule import LATE_SECONDS, TICK_SECONDS
+from supervisor.reconcile.worker import AgentSpec, Worker, WorkerLink
 
 CONCURRENCY = 64
 """Agents handled at once: each ends by itself, and one that hangs delays no other."""
@@ -57,30 +58,6 @@ UNSURE_SECONDS = 0.5
 """Between two looks at an ending worker of which it is not known whether it has calls."""
 GAVE_UP_ON_LIVEKIT = 69
 """The guard's exit status for a worker that LiveKit stayed away from (docs/protocol.md)."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSpec:
-    """One configured agent, as far as reconciling it needs to know."""
-
-    id: str
-    name: str | None
-    """LiveKit's agent name; None: the script's own, known when it has registered."""
-    rooms: tuple[str, ...] | None
-    """Room-name patterns; None: all rooms when it turns out to be unnamed, else none."""
-    max_rooms: int
-    policy: WorkerPolicy
-    process: ProcessSpec
-    is_agent: bool = True
-    """False for a helper of our own that is supervised alike: the development server."""
-
-
-class WorkerLink(Protocol):
-    """A worker's guard connection, as far as one can speak through it."""
-
-    def drain(self, timeout: float) -> None: ...
-
-    def resume(self) -> None: ...
 
 
 class RoomWaker(Protocol):
@@ -101,73 +78,6 @@ class ExitEvidence(Protocol):
     def out_of_memory(self, spec: ProcessSpec) -> bool: ...
 
     def last_output(self, spec: ProcessSpec) -> str: ...
-
-
-@dataclass(slots=True)
-class Worker:
-    """Want and fact about one agent's process."""
-
-    spec: AgentSpec
-    wanted: bool
-    state: WorkerState = WorkerState.STOPPED
-    since: float = 0.0
-    """Monotonic time of the last change of state."""
-    reason: str = ""
-    handle: ProcessHandle | None = None
-    exit: ExitStatus | None = None
-    started_at: float = 0.0
-    ran_before: float = 0.0
-    """Seconds that it had run when it was adopted."""
-    link: WorkerLink | None = None
-    registered: bool = False
-    registered_once: bool = False
-    ready_since: float | None = None
-    last_heartbeat: float | None = None
-    reported_name: str | None = None
-    http_port: int = 0
-    """Of its own health endpoint, on loopback; 0: not known."""
-    unhealthy_since: float | None = None
-    spoken: bool = False
-    """Its guard has said since we have it whether it is registered, and before that which jobs it has."""
-    ending: Ending | None = None
-    drains_on_sigterm: bool = False
-    """Its process was configured as one without a guard."""
-    failures: int = 0
-    next_start_at: float = 0.0
-    waits_for_livekit: bool = False
-    restart_reason: RestartReason | None = None
-    """Of the last death, until the replacement has been started."""
-    restarts: int = 0
-    memory_bytes: int = 0
-    gave_up_on_livekit: bool = False
-    """The guard said so before it went."""
-    failure: str = ""
-    """What the guard, or the spawn, said before it failed."""
-    over_limit: bool = False
-    """It has more rooms than it may have, and that has been told."""
-    cleared: bool = False
-    """Nothing is left of an earlier process, as far as we know."""
-    forgotten: bool = False
-    """No longer configured: gone as soon as its process is."""
-
-    @property
-    def name(self) -> str | None:
-        return self.spec.name if self.spec.name is not None else self.reported_name
-
-    @property
-    def rooms(self) -> tuple[str, ...]:
-        if self.spec.rooms is not None:
-            return self.spec.rooms
-        return ("*",) if self.name == "" else ()
-
-    @property
-    def answers(self) -> bool:
-        """As far as anyone knows: a dying worker hangs up before the kernel says that it is dead."""
-        return self.exit is None and (self.link is not None or not self.spec.policy.guarded)
-
-    @property
-    def draining(self) -> bool:
-        return self.state in (WorkerState.DRAINING, WorkerState.STOPPING)
 
 
 class WorkerReconciler:
@@ -440,7 +350,7 @@ class WorkerReconciler:
         if ending.signalled_at is not None or ending.told_by_others:
             return False
         if ending.reason is EndReason.CONFIG:
-            return not _is_changed(worker)
+            return not worker.is_changed
         return ending.reason is EndReason.STOPPED
 
     # --- what guards tell ---
@@ -619,7 +529,7 @@ class WorkerReconciler:
             unhealthy_since=worker.unhealthy_since,
             busy_rooms=self._busy_rooms(worker),
             drains_on_sigterm=worker.drains_on_sigterm,
-            config_changed=_is_changed(worker),
+            config_changed=worker.is_changed,
             memory_bytes=worker.memory_bytes,
             ending=worker.ending,
             next_start_at=worker.next_start_at,
@@ -660,15 +570,7 @@ class WorkerReconciler:
             worker.restart_reason = None
 
     def _attach(self, worker: Worker, handle: ProcessHandle) -> None:
-        worker.handle, worker.exit, worker.ending = handle, None, None
-        worker.started_at = self._clock()
-        # Of one that is not configured, the policy cannot say: it may be of any kind.
-        worker.drains_on_sigterm = not worker.spec.policy.guarded and not worker.forgotten
-        worker.ran_before = handle.age if handle.adopted else 0.0
-        worker.registered = worker.registered_once = worker.gave_up_on_livekit = worker.spoken = False
-        worker.failure = ""
-        worker.ready_since = worker.last_heartbeat = worker.link = worker.unhealthy_since = None
-        worker.http_port = 0
+        worker.attach(handle, self._clock())
         kind = WorkerAdopted if handle.adopted else WorkerSpawned
         self._bus.publish(kind(agent_id=worker.spec.id, pid=handle.pid))
         self._move(worker, WorkerEvent.SPAWNED)
@@ -763,9 +665,7 @@ class WorkerReconciler:
         uptime = worker.ran_before + self._clock() - worker.started_at
         reason = self._restart_reason(worker, status)
         self._tell_exit(worker, handle, status, reason)
-        worker.handle = worker.exit = worker.ending = worker.link = None
-        worker.memory_bytes = 0
-        worker.registered, worker.ready_since, worker.last_heartbeat = False, None, None
+        worker.detach()
         if not worker.wanted:
             self._move(worker, WorkerEvent.ENDED, "stopped")
             return
@@ -859,12 +759,6 @@ class WorkerReconciler:
         self._bus.publish(
             WorkerStateChanged(agent_id=worker.spec.id, old=old, new=worker.state, reason=reason)
         )
-
-
-def _is_changed(worker: Worker) -> bool:
-    """What runs was started by another configuration."""
-    running = worker.handle.command_hash if worker.handle is not None else ""
-    return bool(running) and running != worker.spec.process.command_hash
 
 
 _OWN_WISH = frozenset({EndReason.COMMAND, EndReason.CONFIG, EndReason.STOPPED})

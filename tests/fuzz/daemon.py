@@ -27,7 +27,8 @@ from supervisor.log import EventLog
 from supervisor.metrics.subscriber import Metrics
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.guards import GuardDesk
-from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
+from supervisor.reconcile.worker import AgentSpec
+from supervisor.reconcile.workers import WorkerReconciler
 from supervisor.store.database import Batch, Database, HistoryRow
 from tests.fuzz.checks import hold, scratch
 from tests.simulation.sim_daemon import HEARTBEAT, WORKER_POLICY, Disk, NoEvidence

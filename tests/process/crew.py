@@ -22,7 +22,8 @@ from supervisor.events import Event, EventBus
 from supervisor.process.host import PosixProcessHost
 from supervisor.process.watch import PidfdWatch
 from supervisor.reconcile.claimbook import ClaimBook
-from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
+from supervisor.reconcile.worker import AgentSpec
+from supervisor.reconcile.workers import WorkerReconciler
 from supervisor.store.sqlite import SqliteStore
 from tests.process.programs import Bench
 

@@ -24,7 +24,8 @@ from supervisor.process.procfs import Identity
 from supervisor.process.scan import AgentFacts, Rogue, Supervisor, Verdict, find_rogues
 from supervisor.process.snapshot import Scanner, live_states
 from supervisor.process.variables import AGENT_ID, LIVEKIT_URL, STATE
-from supervisor.reconcile.workers import Worker, WorkerReconciler
+from supervisor.reconcile.worker import Worker
+from supervisor.reconcile.workers import WorkerReconciler
 from tests.process.programs import AGENT, REPOSITORY, Bench, number_in, until
 
 URL = "ws://127.0.0.1:7880"

@@ -25,7 +25,8 @@ from supervisor.reconcile.guards import GuardDesk, GuardTimes
 from supervisor.reconcile.health import LiveKitHealth
 from supervisor.reconcile.rooms import RoomReconciler
 from supervisor.reconcile.schedule import tick
-from supervisor.reconcile.workers import AgentSpec, WorkerReconciler
+from supervisor.reconcile.worker import AgentSpec
+from supervisor.reconcile.workers import WorkerReconciler
 from tests.simulation.model_ports import Offer, Verdict
 from tests.simulation.model_processes import ModelProcesses
 from tests.simulation.model_workers import DaemonAway, ModelJob, ModelWorker

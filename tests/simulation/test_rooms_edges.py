@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.core.model import RoomState
 from supervisor.events import ConflictResolved, Event, EventBus
-from supervisor.reconcile.workers import AgentSpec
+from supervisor.reconcile.worker import AgentSpec
 from tests.simulation.model_faults import Fault, FaultWindow, WebhookFaults
 from tests.simulation.model_workers import ModelWorker
 from tests.simulation.model_world import World

@@ -8,7 +8,7 @@ from supervisor.config import LogSettings, Settings
 from supervisor.daemon import specs
 from supervisor.daemon.log_rotation import AGAIN_SECONDS, LogRotation
 from supervisor.events import EventBus, StoreFailed
-from supervisor.reconcile.workers import Worker
+from supervisor.reconcile.worker import Worker
 from tests.unit.test_config import MINIMAL, Load, load_text
 
 __all__ = ["load_text"]

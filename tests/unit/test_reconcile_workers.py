@@ -26,7 +26,8 @@ from supervisor.events import (
     WorkerStopped,
 )
 from supervisor.reconcile.schedule import LATE_SECONDS, TICK_SECONDS
-from supervisor.reconcile.workers import GUARD_RETURNS, AgentSpec, Worker
+from supervisor.reconcile.worker import AgentSpec, Worker
+from supervisor.reconcile.workers import GUARD_RETURNS
 from tests.fuzz.daemon import Daemon, turns
 from tests.simulation.sim_daemon import WORKER_POLICY
 
