@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from supervisor.core.conflicts import Conflict, ConflictKind, Resolution
+from supervisor.core.conflicts import ConflictKind, Resolution
 from supervisor.core.model import AgentView, Claim, DeadJob, Dispatch, Participant, RoomState, Unknown
 from supervisor.core.patterns import matches_any
 from supervisor.core.ports import ClaimStore, Failed, LiveKit, RequestOutcome, StoredIntent
@@ -32,8 +32,6 @@ from supervisor.core.room import (
 )
 from supervisor.core.room_plan import LIVEKIT_RESTART_BLAMED, plan
 from supervisor.events import (
-    ConflictDetected,
-    ConflictResolved,
     DispatchChanged,
     DispatchOutcome,
     EventBus,
@@ -45,6 +43,7 @@ from supervisor.events import (
 from supervisor.reconcile.claimbook import ClaimBook
 from supervisor.reconcile.glance import Glance, is_quiet
 from supervisor.reconcile.queue import Late, Reconciler, Requeue
+from supervisor.reconcile.standing import StandingConflicts
 
 T = TypeVar("T")
 
@@ -71,18 +70,6 @@ class Workers(Protocol):
     def wake_soon(self, agent_id: str) -> None: ...
 
 
-@dataclass(slots=True)
-class Open:
-    """A conflict that stands."""
-
-    since: float
-    resolution: Resolution | None = None
-    """What has been done about it so far."""
-    reported: bool = False
-    failed: bool = False
-    """Something was tried in vain, and that has been told."""
-
-
 @dataclass(frozen=True, slots=True)
 class RoomView:
     """What the operator is shown of a room, as of the last look."""
@@ -99,7 +86,6 @@ class RoomView:
 @dataclass(slots=True)
 class _Room:
     memory: RoomMemory = field(default_factory=RoomMemory)
-    open: dict[Conflict, Open] = field(default_factory=dict)
     view: RoomView | None = None
     ours: bool = False
     intent_saved: bool = False
@@ -143,7 +129,7 @@ class RoomReconciler:
         self._woken: set[str] = set()
         """Something happened there, so a glance will not do."""
         self._counts: Counter[RoomState] = Counter()
-        self._unresolved: Counter[ConflictKind] = Counter()
+        self._conflicts = StandingConflicts(bus, clock)
         self.policy = policy
         self.ignore = ignore
         self.enforce = enforce
@@ -284,7 +270,7 @@ class RoomReconciler:
         return {state: self._counts[state] for state in RoomState}
 
     def unresolved(self) -> dict[ConflictKind, int]:
-        return {kind: self._unresolved[kind] for kind in ConflictKind}
+        return self._conflicts.unresolved()
 
     # --- one room ---
 
@@ -341,7 +327,7 @@ class RoomReconciler:
         if not is_quiet(decision):
             return False
         room.memory = decision.memory
-        self._record(name, room, decision, participants, now)
+        self._record(name, room, decision, participants)
         return True
 
     def _facts(
@@ -378,7 +364,7 @@ class RoomReconciler:
         room.memory = decision.memory
         room.glance.note(participants, dispatches, facts.claim, decision)
         if decision.state is not RoomState.UNKNOWN or room.ours or self._serves(name):
-            self._record(name, room, decision, participants, now)
+            self._record(name, room, decision, participants)
         if decision.state is RoomState.UNKNOWN:
             raise Requeue
         return decision
@@ -422,9 +408,7 @@ class RoomReconciler:
         self._reconciler.queue.set_late(name, False)
         if room is None:
             return
-        now = self._clock()
-        for conflict, entry in list(room.open.items()):
-            self._close(name, room, conflict, entry, now)
+        self._conflicts.forget(name)
         if room.intent_saved:
             self._store.delete_intent(name)
         if room.view is not None and room.ours:
@@ -437,14 +421,13 @@ class RoomReconciler:
         room: _Room,
         decision: Decision,
         participants: tuple[Participant, ...] | Unknown,
-        now: float,
     ) -> None:
         self._show(name, room, decision, participants)
         target = decision.memory.target
         if decision.state is RoomState.MISSING_AGENT and target is not None:
             self._note_full(name, target.agent_id)
         if decision.state is not RoomState.UNKNOWN:
-            self._record_conflicts(name, room, decision, now)
+            room.confirm |= self._conflicts.record(name, decision, enforce=self.enforce)
         if decision.arrived:
             self._dispatch_event(name, decision.memory.target, DispatchOutcome.JOINED, decision.arrived)
         if decision.recovery is not None:
@@ -487,71 +470,6 @@ class RoomReconciler:
                 RoomStateChanged(room=name, old=old or "", new=decision.state, reason=decision.reason)
             )
 
-    # --- conflicts from detection to resolution ---
-
-    def _record_conflicts(self, name: str, room: _Room, decision: Decision, now: float) -> None:
-        standing = frozenset(decision.conflicts)
-        for conflict in decision.conflicts:
-            entry = room.open.get(conflict)
-            if entry is None:
-                entry = room.open[conflict] = Open(self._since(room, conflict, now))
-                self._unresolved[conflict.kind] += 1
-                self._bus.publish(
-                    ConflictDetected(
-                        kind=conflict.kind, agent_id=conflict.agent_id, room=name, identity=conflict.subject
-                    )
-                )
-            if not entry.reported and not (self.enforce and _is_acted_on(conflict, decision)):
-                entry.reported = True
-                self._resolved(name, conflict, Resolution.REPORTED, now - entry.since)
-        for conflict, entry in list(room.open.items()):
-            if conflict not in standing:
-                self._close(name, room, conflict, entry, now)
-
-    @staticmethod
-    def _since(room: _Room, conflict: Conflict, now: float) -> float:
-        if conflict.kind is ConflictKind.MISSING_AGENT and room.memory.silent_since is not None:
-            return room.memory.silent_since
-        return now
-
-    def _close(self, name: str, room: _Room, conflict: Conflict, entry: Open, now: float) -> None:
-        del room.open[conflict]
-        self._unresolved[conflict.kind] -= 1
-        if entry.resolution is None:
-            room.confirm = True
-        if (entry.reported or entry.failed) and entry.resolution is None:
-            return
-        self._resolved(name, conflict, entry.resolution or Resolution.REPORTED, now - entry.since)
-
-    def _resolved(self, name: str, conflict: Conflict, resolution: Resolution, seconds: float) -> None:
-        self._bus.publish(
-            ConflictResolved(
-                kind=conflict.kind,
-                resolution=resolution,
-                seconds=max(0.0, seconds),
-                agent_id=conflict.agent_id,
-                room=name,
-                identity=conflict.subject,
-            )
-        )
-
-    def _mark(self, name: str, kind: ConflictKind, subject: str, resolution: Resolution) -> None:
-        """Something was done about a conflict; it is counted when a later look finds it gone.
-
-        A failure is counted at once, the first one of a conflict: that may stand for long.
-        """
-        room = self._rooms.get(name)
-        if room is None:
-            return
-        for conflict, entry in room.open.items():
-            if conflict.kind is not kind or (conflict.subject and conflict.subject != subject):
-                continue
-            if resolution is not Resolution.FAILED:
-                entry.resolution = resolution
-            elif not entry.failed:
-                entry.failed = True
-                self._resolved(name, conflict, resolution, self._clock() - entry.since)
-
     # --- actions ---
 
     async def _apply(self, name: str, action: Action) -> bool:
@@ -575,7 +493,9 @@ class RoomReconciler:
                 room=name, identity=action.identity, reason=action.kind, outcome=result.outcome
             )
         )
-        self._mark(name, action.kind, action.identity, Resolution.FAILED if failed else Resolution.EVICTED)
+        self._conflicts.note(
+            name, action.kind, action.identity, Resolution.FAILED if failed else Resolution.EVICTED
+        )
         if failed:
             return False
         if result.outcome is RequestOutcome.NOT_FOUND:
@@ -592,7 +512,7 @@ class RoomReconciler:
         if lost:
             self._dispatch_event(name, target, DispatchOutcome.LOST, action.dispatch_id)
         done = Resolution.REDISPATCHED if lost else Resolution.TERMINATED
-        self._mark(name, action.kind, action.dispatch_id, Resolution.FAILED if failed else done)
+        self._conflicts.note(name, action.kind, action.dispatch_id, Resolution.FAILED if failed else done)
         if isinstance(result, Failed):
             self._dispatch_event(name, target, DispatchOutcome.FAILED, action.dispatch_id, result.message)
         else:
@@ -605,11 +525,11 @@ class RoomReconciler:
         if isinstance(result, Failed):
             room.memory = after_dispatch(room.memory, None, self._clock())
             self._dispatch_event(name, target, DispatchOutcome.FAILED, "", result.message)
-            self._mark(name, ConflictKind.MISSING_AGENT, "", Resolution.FAILED)
+            self._conflicts.note(name, ConflictKind.MISSING_AGENT, "", Resolution.FAILED)
             return False
         room.memory = after_dispatch(room.memory, result.id, self._clock())
         self._dispatch_event(name, target, DispatchOutcome.CREATED, result.id)
-        self._mark(name, ConflictKind.MISSING_AGENT, "", Resolution.REDISPATCHED)
+        self._conflicts.note(name, ConflictKind.MISSING_AGENT, "", Resolution.REDISPATCHED)
         return True
 
     async def _keep_intent(self, name: str, room: _Room) -> None:
@@ -635,10 +555,3 @@ class RoomReconciler:
                 error=error,
             )
         )
-
-
-def _is_acted_on(conflict: Conflict, decision: Decision) -> bool:
-    """False for what is told of and left alone: a foreign agent that is alone, or another supervisor's."""
-    if conflict.kind is not ConflictKind.FOREIGN_AGENT or conflict.subject in decision.memory.suspects:
-        return True
-    return any(isinstance(a, RemoveParticipant) and a.identity == conflict.subject for a in decision.actions)
