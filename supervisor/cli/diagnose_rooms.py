@@ -207,8 +207,9 @@ def stored_claims(database: Path, notes: Notes) -> list[StoredClaim]:
     for mode in ("mode=ro", "immutable=1"):  # the latter where the last daemon has tidied up
         try:
             return _read_claims(f"{database.absolute().as_uri()}?{mode}")
-        except sqlite3.Error:
-            continue
+        except sqlite3.Error as error:
+            why = str(error)
+    notes.unknown("whether an agent is a ghost could not be seen", f"{database}: {why}")
     return []
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from supervisor.cli.documents import VERSION
 from supervisor.cli.errors import CliError, ExitCode
 from supervisor.cli.settings import load_settings
@@ -207,8 +209,10 @@ def _stop_seconds(settings: Settings) -> str:
 
 
 def _uses_credential(file: Path, settings: Settings) -> bool:
-    named = settings.livekit.api_secret_file
-    return named is not None and ("CREDENTIALS_DIRECTORY" in file.read_text(encoding="utf-8"))
+    if settings.livekit.api_secret_file is None:
+        return False
+    written = yaml.safe_load(file.read_text(encoding="utf-8"))["livekit"]
+    return "CREDENTIALS_DIRECTORY" in written["api_secret_file"]
 
 
 def _outside(settings: Settings) -> list[Path]:

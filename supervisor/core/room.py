@@ -70,6 +70,8 @@ class RoomMemory:
     """Dispatch ID to when it was first seen."""
     refused: frozenset[str] = frozenset()
     """Dispatches whose job was refused since the room is held."""
+    turned_away: tuple[Target, float] | None = None
+    """Whom the last of them was for, and when; None: that is no news any more."""
     dead: tuple[DeadJob, ...] = ()
     suspects: Mapping[str, float] = field(default_factory=dict)
     """Extra agents and dispatches that no claim decides about, and since when."""

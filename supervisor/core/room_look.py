@@ -14,6 +14,8 @@ from supervisor.core.room import RoomFacts, RoomMemory, RoomPolicy, Target
 
 DEAD_REMEMBERED = 60.0
 """Seconds that a dead job is remembered: ghosts last 21 s, and a stale read may list one once more."""
+HAND_OVER = 1.0
+"""Seconds that the dispatch of another agent may come before the end of the first, which makes room."""
 LISTED_AFTER = 2.0
 """Seconds for which a stale list may show an agent that has left."""
 
@@ -33,6 +35,8 @@ class Look:
     target: Target | None
     held_by_ignored: bool
     """From before that agent was to be ignored: since then it claims nothing."""
+    handed_over: bool
+    """The agent that it is to have was dispatched a moment before the first one ended, and refused."""
 
     def doubtful(self, agent: Participant) -> bool:
         """It was gone already, a moment ago; of a claim's holder its job knows better."""
@@ -95,7 +99,10 @@ def look_at_room(
     ghosts = tuple((p, dead[p.identity]) for p in counted if p.identity in dead and p.identity != holder)
     ghost_identities = {p.identity for p, _ in ghosts}
     agents = tuple(p for p in counted if p.identity not in ghost_identities)
-    target = _target(facts, dispatches, memory)
+    memory = replace(memory, turned_away=_turned_away(facts, dispatches, memory, now))
+    given_up = any(d.left and now - d.died_at < HAND_OVER for d in memory.dead)
+    heir = memory.turned_away[0] if memory.turned_away is not None and given_up else None
+    target = _target(facts, dispatches, memory, heir)
     listed = {d.id for d in dispatches}
     agent_sids = {p.sid: memory.listed.get(p.sid, now) for p in counted}
     vanished = {sid: at for sid, at in memory.vanished.items() if now - at < LISTED_AFTER}
@@ -119,7 +126,18 @@ def look_at_room(
     )
     humans = tuple(p for p in participants if p.is_human)
     ours = target is not None or facts.claim is not None or bool(ghosts)
-    return Look(facts, memory, ours, humans, agents, ghosts, dispatches, target, held_by_ignored)
+    return Look(
+        facts=facts,
+        memory=memory,
+        ours=ours,
+        humans=humans,
+        agents=agents,
+        ghosts=ghosts,
+        dispatches=dispatches,
+        target=target,
+        held_by_ignored=held_by_ignored,
+        handed_over=heir is not None and target == heir,
+    )
 
 
 def _ignores(policy: RoomPolicy, *names: str | None) -> bool:
@@ -133,17 +151,17 @@ def _is_held_by_ignored(facts: RoomFacts, policy: RoomPolicy) -> bool:
     return _ignores(policy, name, facts.claim.identity)
 
 
-def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory) -> Target | None:
+def _target(
+    facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory, heir: Target | None
+) -> Target | None:
     """The agent this room is to have; None: the room is not ours.
 
-    A live holder is never displaced; else the application's own dispatch chooses, else what was asked for
-    before, else the first configured agent that serves such rooms.  A dispatch without a name and without a
-    job is what LiveKit gives every room by itself: it asks for nobody unless an unnamed agent is configured.
+    A live holder is never displaced; else the application's own dispatch chooses; else the ``heir``, to whom
+    the room was handed over; else what was asked for before; else the first configured agent that serves
+    such rooms.  A dispatch without a name and without a job is what LiveKit gives every room by itself: it
+    asks for nobody unless an unnamed agent is configured.
     """
-    by_name: dict[str, AgentView] = {}
-    for agent in facts.agents:
-        if agent.name is not None and (agent.name not in by_name or _better(agent, by_name[agent.name])):
-            by_name[agent.name] = agent
+    by_name = _by_name(facts)
     by_id = {agent.id: agent for agent in facts.agents}
     if facts.claim is not None and facts.claim.agent_id in by_id:
         holder = by_id[facts.claim.agent_id]
@@ -157,6 +175,8 @@ def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemo
     )
     if asked:
         return Target(asked[0].agent_name, by_name[asked[0].agent_name].id, asked[0].metadata)
+    if heir is not None and heir.agent_id in by_id:
+        return heir
     if memory.target is not None and memory.target.agent_id in by_id:
         name = by_id[memory.target.agent_id].name
         if name is None:
@@ -168,6 +188,31 @@ def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemo
         if agent.name is not None and matches_any(facts.name, agent.rooms):
             return Target(agent.name, by_name[agent.name].id)
     return None
+
+
+def _turned_away(
+    facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory, now: float
+) -> tuple[Target, float] | None:
+    """A hand-over whose second half overtakes the first is refused, and meant all the same."""
+    if memory.turned_away is None and not memory.refused:
+        return None
+    by_name = _by_name(facts)
+    known = [] if memory.turned_away is None else [memory.turned_away]
+    known += [
+        (Target(d.agent_name, by_name[d.agent_name].id, d.metadata), memory.seen.get(d.id, now))
+        for d in dispatches
+        if d.id in memory.refused and d.agent_name in by_name
+    ]
+    news = [(target, at) for target, at in known if now - at < HAND_OVER]
+    return max(news, key=lambda one: one[1], default=None)
+
+
+def _by_name(facts: RoomFacts) -> dict[str, AgentView]:
+    found: dict[str, AgentView] = {}
+    for agent in facts.agents:
+        if agent.name is not None and (agent.name not in found or _better(agent, found[agent.name])):
+            found[agent.name] = agent
+    return found
 
 
 def _better(agent: AgentView, other: AgentView) -> bool:

@@ -292,6 +292,19 @@ def test_conflicts_and_errors_in_a_log_are_shown(write: Write, run: Run, tmp_pat
     assert "\x1b" not in run("diagnose").out
 
 
+def test_claims_that_cannot_be_read_are_not_known(tmp_path: Path) -> None:
+    database, notes = tmp_path / "supervisor.db", Notes(Area.ROOMS)
+    assert diagnose_rooms.stored_claims(database, notes) == []
+    assert notes.findings == []
+    database.write_bytes(b"no database at all" * 100)
+    assert diagnose_rooms.stored_claims(database, notes) == []
+    [finding] = notes.findings
+    assert (finding.severity, finding.evidence) == (
+        Severity.UNKNOWN,
+        (f"{database}: file is not a database",),
+    )
+
+
 def test_what_this_user_may_not_look_at_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("supervisor.cli.diagnose_host.PROCESSOR_SECONDS", 0.01)
     folder = tmp_path / "of-another-user"

@@ -35,7 +35,7 @@ from supervisor.core.room import (
     after_dispatch,
     after_failure,
 )
-from supervisor.core.room_look import LISTED_AFTER
+from supervisor.core.room_look import HAND_OVER, LISTED_AFTER
 from supervisor.core.room_plan import STAYED, plan
 from supervisor.core.room_silence import SETTLE
 from supervisor.core.room_surplus import FRESH, JOBS_LISTED, SECOND_LOOK, TRY_AGAIN
@@ -576,6 +576,26 @@ class TestDispatches:
         decision = decide(given, RoomMemory(refused=frozenset({"D2"})))
         assert decision.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "alice"),)
         assert decision.state is RoomState.HEALTHY
+
+    @pytest.mark.parametrize("listed_again", [True, False])
+    def test_a_hand_over_that_came_before_the_end_of_the_first_is_meant_all_the_same(
+        self, listed_again: bool
+    ) -> None:
+        """It was refused, since the room was held a moment ago."""
+        second = dispatch(2, name="Bob", metadata="for you")
+        held = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1"), second), held=claim("J1"))
+        first = decide(held, RoomMemory(refused=frozenset({"D2"}), had_agent=True))
+        assert first.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "bob"),)
+        over = replace(first.memory, dead=(dead("J1", cause=None, left=True, at=NOW),))
+        given = facts(HUMAN, dispatches=(second,) if listed_again else ())
+        decision = decide(given, over, now=NOW + HAND_OVER / 2)
+        if listed_again:
+            assert decision.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "bob"),)
+            decision = decide(facts(HUMAN), decision.memory, now=NOW + HAND_OVER / 2)
+        assert decision.actions == (CreateDispatch(Target("Bob", "bob", "for you")),)
+        assert decide(given, over, now=NOW + HAND_OVER).memory.target == Target("Alice", "alice")
+        crashed = replace(first.memory, dead=(dead("J1", at=NOW),))
+        assert decide(given, crashed, now=NOW + HAND_OVER / 2).memory.target == Target("Alice", "alice")
 
     def test_of_two_for_one_agent_the_holders_stays_after_a_second_look(self) -> None:
         given = facts(

@@ -117,6 +117,8 @@ def test_a_credential_only_where_it_is_used(write: Write, tmp_path: Path) -> Non
     (tmp_path / "livekit-api-secret").write_text("s")
     used = write(secret=f"api_secret_file: '${{CREDENTIALS_DIRECTORY:-{tmp_path}}}/livekit-api-secret'")
     assert [line for line in unit(plan(used)) if line.startswith("LoadCredential=livekit-api-secret:")]
+    told_of = write(secret=f"api_secret_file: {tmp_path}/livekit-api-secret # no CREDENTIALS_DIRECTORY\n ")
+    assert not [line for line in unit(plan(told_of)) if line.startswith("LoadCredential=")]
 
 
 def test_a_script_in_somebodys_home_may_be_read(write: Write, tmp_path: Path) -> None:
