@@ -167,6 +167,8 @@ class JobGuard:
 
     def _end_job(self, reason: str, on_left: Callable[[], None] = lambda: None) -> None:
         """The script ends in good order, which may take minutes; the room is left before that."""
+        if self._over:
+            return
         self._ctx.shutdown(reason)
         # Not one of the tasks that end with the release: it is what makes the release happen.
         self._leaver = asyncio.ensure_future(self._see_that_it_leaves(reason, on_left))
@@ -250,7 +252,10 @@ class JobGuard:
         return [p.identity for p in self._room.remote_participants.values() if p.kind in _HUMAN_KINDS]
 
     def _tracks(self) -> frozenset[str]:
-        return frozenset(self._room.local_participant.track_publications if self._joined else ())
+        """Names, since a full reconnection publishes the same under new IDs."""
+        if not self._joined:
+            return frozenset()
+        return frozenset(track.name for track in self._room.local_participant.track_publications.values())
 
     # --- the human ----------------------------------------------------------------------------
 
@@ -277,6 +282,8 @@ class JobGuard:
         self._spawn(self._end("no human came back"))
 
     def _session_failed(self) -> None:
+        if self._leaving or self._over:
+            return
         log.logger.warning(log.SESSION_FAILED, extra=self._extra())
         self._report("session_failed")
         self._spawn(self._end_if_mute(self._tracks()))
