@@ -64,9 +64,16 @@ def run_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[leaks.Pr
     """The processes of this run; what is left of them at its end fails it."""
     processes = leaks.Processes()
     processes.mark(tmp_path_factory.getbasetemp())
-    yield processes
+    # Who is killed leaves temporary files behind: Chromium does, and every worker with job processes.
+    temporary = Path(tempfile.mkdtemp(prefix=f"{leaks.RUN}-", dir="/tmp"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary))
+        yield processes
     left = leaks.end(processes.all(), grace=5)
+    shutil.rmtree(temporary)
     assert not left, "processes left at the end of the run:\n" + "\n".join(left)
+    files = [str(path) for path in Path("/tmp").glob(f"{leaks.RUN}-*")]
+    assert not files, f"files left at the end of the run: {files}"
 
 
 @pytest.fixture(autouse=True)
