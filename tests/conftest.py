@@ -70,8 +70,8 @@ def run_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[leaks.Pr
         patch.setenv("TMPDIR", str(temporary))
         yield processes
     left = leaks.end(processes.all(), grace=5)
-    shutil.rmtree(temporary)
     assert not left, "processes left at the end of the run:\n" + "\n".join(left)
+    shutil.rmtree(temporary, ignore_errors=True)
     files = [str(path) for path in Path("/tmp").glob(f"{leaks.RUN}-*")]
     assert not files, f"files left at the end of the run: {files}"
 

@@ -46,8 +46,12 @@ EXIT_AFTER = 1.9
 LEFT_BY_ITSELF = 0.5
 """Seconds in which LiveKit runs a job's shutdown callbacks after it has left the room."""
 MUTE_AFTER = 10.0
-"""Seconds that a script has for its own way out of a session whose models failed: a word of regret, another
-session, the end of the call."""
+"""Seconds after which no other session is to be expected for one whose models failed."""
+OWN_WAY = 40.0
+"""The same where the script listens for the end of its session: it may ring somebody else, which LiveKit lets
+take 32 s."""
+SESSION_FAILED = "the session failed"
+"""The daemon knows these words (docs/protocol.md)."""
 EXIT_CODE = 70
 
 _HUMAN_KINDS = frozenset(
@@ -98,6 +102,7 @@ class JobGuard:
             settings.human_return_grace, self._human_gone, self._human_returned, self._nobody_returned
         )
         self._sessions = Sessions(ctx.room, self._humans, lambda: self._presence.waits, self._session_failed)
+        self._mute_watch: asyncio.Task[None] | None = None
         self._subscriptions = Subscriptions(ctx.room)
         self._connection = Connection(
             settings.socket, hello=self._hello, on_message=self._received, on_lost=lambda: None
@@ -140,19 +145,23 @@ class JobGuard:
         self._connection.send(Goodbye(reason=reason))
 
     def script_failed(self) -> None:
-        """Its entry function raised.  Newer LiveKits end the job then, older ones leave it in the room; where
-        a session runs all the same, there is a call in progress.
-        """
+        """Its entry function raised.  Newer LiveKits end the job then, older ones leave it in the room."""
         if self._sessions.any_running or self._leaving or self._over:
             return
         self._report("script_failed")
         # LiveKit first, with its own reason.
-        asyncio.get_running_loop().call_later(LEFT_BY_ITSELF, self._end_job, "the script failed")
+        asyncio.get_running_loop().call_later(LEFT_BY_ITSELF, self._end_if_speechless)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _end_if_speechless(self) -> None:
+        """Where a session runs or a track was published, there may be a call in progress all the same."""
+        if not self._sessions.any_running and not self._tracks():
+            self._end_job("the script failed")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     # --- leaving ------------------------------------------------------------------------------
 
@@ -281,24 +290,26 @@ class JobGuard:
         self._report("grace_over")
         self._spawn(self._end("no human came back"))
 
-    def _session_failed(self) -> None:
+    def _session_failed(self, listened_to: bool) -> None:
         if self._leaving or self._over:
             return
         log.logger.warning(log.SESSION_FAILED, extra=self._extra())
         self._report("session_failed")
-        self._spawn(self._end_if_mute(self._tracks()))
+        if self._mute_watch is None or self._mute_watch.done():
+            wait = OWN_WAY if listened_to else MUTE_AFTER
+            self._mute_watch = self._spawn(self._end_if_mute(wait, self._tracks()))
 
-    async def _end_if_mute(self, published: frozenset[str]) -> None:
+    async def _end_if_mute(self, wait: float, published: frozenset[str]) -> None:
         """LiveKit leaves the agent of a failed session in the room, for good and without a voice.  Another
         job may find the models working again; a script that speaks by other means, on a track that it has
         published since, is left alone.
         """
         while True:
-            await asyncio.sleep(MUTE_AFTER)
+            await asyncio.sleep(wait)
             if not self._sessions.failed or not self._tracks() <= published:
                 return
             if self._sees() and self._humans():
-                self._end_job("the session failed")
+                self._end_job(SESSION_FAILED)
                 return
 
     async def _end(self, reason: str) -> None:

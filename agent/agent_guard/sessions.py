@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ class _Kept:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     failed: bool = False
     """LiveKit closed it because its models failed, or it did not start."""
+    listened_to: bool = False
+    """The script has a handler for its errors or its end; one that is for once is gone when it is called."""
 
     @property
     def running(self) -> bool:
@@ -41,7 +43,8 @@ class _Kept:
 class Sessions:
     """Those of one job.  ``humans`` tells who is in the room, the longest there first; ``waits``, whether the
     job waits for one to come back: nobody would ever make a close that was put off for anybody else;
-    ``on_failed`` is told when LiveKit has closed one because its models failed.
+    ``on_failed`` is told of one whose models have failed, or that could not begin, and whether the script
+    listens for such an end.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Sessions:
         room: rtc.Room,
         humans: Callable[[], Sequence[str]],
         waits: Callable[[], bool],
-        on_failed: Callable[[], None],
+        on_failed: Callable[[bool], None],
     ) -> None:
         self._humans = humans
         self._waits = waits
@@ -66,29 +69,33 @@ class Sessions:
     @property
     def failed(self) -> bool:
         """None is left to go on with, and not because the script wanted that."""
-        return self.all_closed and any(kept.failed for kept in self._kept)
+        return self.all_closed and self._kept[-1].failed
 
     @property
     def any_running(self) -> bool:
         return any(kept.running for kept in self._kept)
 
     def started(self, session: AgentSession[Any], agent: Agent) -> None:
-        kept = _Kept(session, agent.chat_ctx.copy())
+        kept = _Kept(session, agent.chat_ctx.copy(), listened_to=_listens(session))
         self._kept = [k for k in self._kept if k.session is not session] + [kept]
 
         def on_close(event: CloseEvent) -> None:
-            kept.closed.set()
+            session.off("close", on_close)
             if event.reason is CloseReason.ERROR:
-                kept.failed = True
-                self._on_failed()
+                self._has_failed(kept)
+            kept.closed.set()
 
-        session.once("close", on_close)
+        session.on("close", on_close)
 
     def not_started(self, session: AgentSession[Any]) -> None:
         for kept in self._kept:
-            if kept.session is session:
-                kept.failed = True
+            if kept.session is session and kept.running:
+                self._has_failed(kept)
                 kept.closed.set()
+
+    def _has_failed(self, kept: _Kept) -> None:
+        kept.failed = True
+        self._on_failed(kept.listened_to or _listens(kept.session))
 
     def put_off(self, session: AgentSession[Any], close: Callable[[], None]) -> bool:
         """The session's human has left.  True: it stays open for now."""
@@ -125,6 +132,22 @@ class Sessions:
             kept.put_off = None
             close()
         return [kept.closed for kept, _ in due]
+
+
+def _listens(session: AgentSession[Any]) -> bool:
+    """Whether the script itself has a handler for the session's errors or its end; if unknown, it may."""
+    handlers: dict[str, Collection[Callable[..., object]]] | None = getattr(session, "_events", None)
+    if handlers is None:
+        return True
+    return any(
+        _is_the_scripts(handler) for event in ("close", "error") for handler in handlers.get(event, ())
+    )
+
+
+def _is_the_scripts(handler: Callable[..., object]) -> bool:
+    module = getattr(handler, "__module__", None) or ""
+    # Whoever listens once is wrapped there.
+    return not module.startswith(("livekit.", "agent_guard.")) or module == "livekit.rtc.event_emitter"
 
 
 async def closed(events: Sequence[asyncio.Event]) -> None:
@@ -195,7 +218,7 @@ def _patch() -> None:
             sessions.started(self, agent)
         try:
             return await start(self, agent, *args, **kwargs)
-        except Exception:
+        except BaseException:  # cancelled, too: it was given too little time
             if sessions is not None:
                 sessions.not_started(self)
             raise

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode
 
 from supervisor.cli.documents import VERSION
 from supervisor.cli.errors import CliError, ExitCode
@@ -211,8 +212,15 @@ def _stop_seconds(settings: Settings) -> str:
 def _uses_credential(file: Path, settings: Settings) -> bool:
     if settings.livekit.api_secret_file is None:
         return False
-    written = yaml.safe_load(file.read_text(encoding="utf-8"))["livekit"]
-    return "CREDENTIALS_DIRECTORY" in written["api_secret_file"]
+    document = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    written = _value(_value(document, "livekit"), "api_secret_file")
+    return isinstance(written, ScalarNode) and "CREDENTIALS_DIRECTORY" in written.value
+
+
+def _value(node: Node | None, key: str) -> Node | None:
+    """As it is written, with its variables."""
+    pairs = node.value if isinstance(node, MappingNode) else []
+    return next((value for name, value in pairs if name.value == key), None)
 
 
 def _outside(settings: Settings) -> list[Path]:

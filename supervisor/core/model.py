@@ -201,6 +201,8 @@ class DeadJob:
     dispatch_id: str = ""
     left: bool = False
     """It said goodbye when it had left the room."""
+    failed: bool = False
+    """Since its models had: the next one may fare no better."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ DEAD_REMEMBERED = 60.0
 """Seconds that a dead job is remembered: ghosts last 21 s, and a stale read may list one once more."""
 HAND_OVER = 1.0
 """Seconds that the dispatch of another agent may come before the end of the first, which makes room."""
+REFUSAL_REMEMBERED = 5.0
+"""Seconds for which it is known who was refused: looks, and what there is to be removed, may take some."""
 LISTED_AFTER = 2.0
 """Seconds for which a stale list may show an agent that has left."""
 
@@ -35,8 +37,6 @@ class Look:
     target: Target | None
     held_by_ignored: bool
     """From before that agent was to be ignored: since then it claims nothing."""
-    handed_over: bool
-    """The agent that it is to have was dispatched a moment before the first one ended, and refused."""
 
     def doubtful(self, agent: Participant) -> bool:
         """It was gone already, a moment ago; of a claim's holder its job knows better."""
@@ -68,11 +68,7 @@ class Look:
 
         A job is listed with its dispatch only 5 s after it was launched, so what the job told counts, too.
         """
-        told = next((d for d in self.memory.dead if d.dispatch_id == dispatch.id), None)
-        if told is not None or not dispatch.job_ids:
-            return told
-        by_job = {d.job_id: d for d in self.memory.dead}
-        return by_job[dispatch.job_ids[-1]] if all(job in by_job for job in dispatch.job_ids) else None
+        return _dead_of(self.memory.dead, dispatch)
 
 
 def look_at_room(
@@ -100,9 +96,7 @@ def look_at_room(
     ghost_identities = {p.identity for p, _ in ghosts}
     agents = tuple(p for p in counted if p.identity not in ghost_identities)
     memory = replace(memory, turned_away=_turned_away(facts, dispatches, memory, now))
-    given_up = any(d.left and now - d.died_at < HAND_OVER for d in memory.dead)
-    heir = memory.turned_away[0] if memory.turned_away is not None and given_up else None
-    target = _target(facts, dispatches, memory, heir)
+    target = _target(facts, dispatches, memory)
     listed = {d.id for d in dispatches}
     agent_sids = {p.sid: memory.listed.get(p.sid, now) for p in counted}
     vanished = {sid: at for sid, at in memory.vanished.items() if now - at < LISTED_AFTER}
@@ -126,18 +120,15 @@ def look_at_room(
     )
     humans = tuple(p for p in participants if p.is_human)
     ours = target is not None or facts.claim is not None or bool(ghosts)
-    return Look(
-        facts=facts,
-        memory=memory,
-        ours=ours,
-        humans=humans,
-        agents=agents,
-        ghosts=ghosts,
-        dispatches=dispatches,
-        target=target,
-        held_by_ignored=held_by_ignored,
-        handed_over=heir is not None and target == heir,
-    )
+    return Look(facts, memory, ours, humans, agents, ghosts, dispatches, target, held_by_ignored)
+
+
+def _dead_of(dead: tuple[DeadJob, ...], dispatch: Dispatch) -> DeadJob | None:
+    told = next((d for d in dead if d.dispatch_id == dispatch.id), None)
+    if told is not None or not dispatch.job_ids:
+        return told
+    by_job = {d.job_id: d for d in dead}
+    return by_job[dispatch.job_ids[-1]] if all(job in by_job for job in dispatch.job_ids) else None
 
 
 def _ignores(policy: RoomPolicy, *names: str | None) -> bool:
@@ -151,15 +142,13 @@ def _is_held_by_ignored(facts: RoomFacts, policy: RoomPolicy) -> bool:
     return _ignores(policy, name, facts.claim.identity)
 
 
-def _target(
-    facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory, heir: Target | None
-) -> Target | None:
+def _target(facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory) -> Target | None:
     """The agent this room is to have; None: the room is not ours.
 
-    A live holder is never displaced; else the application's own dispatch chooses; else the ``heir``, to whom
-    the room was handed over; else what was asked for before; else the first configured agent that serves
-    such rooms.  A dispatch without a name and without a job is what LiveKit gives every room by itself: it
-    asks for nobody unless an unnamed agent is configured.
+    A live holder is never displaced; else the application's own dispatch chooses; else :func:`_heir`; else
+    what was asked for before; else the first configured agent that serves such rooms.  A dispatch without a
+    name and without a job is what LiveKit gives every room by itself: it asks for nobody unless an unnamed
+    agent is configured.
     """
     by_name = _by_name(facts)
     by_id = {agent.id: agent for agent in facts.agents}
@@ -169,8 +158,15 @@ def _target(
         if metadata is None and memory.target is not None and memory.target.agent_id == holder.id:
             metadata = memory.target.metadata
         return Target(holder.name or "", holder.id, metadata or "")
+    heir = _heir(memory)
     asked = sorted(
-        (d for d in dispatches if d.agent_name in by_name and d.id not in memory.refused),
+        (
+            d
+            for d in dispatches
+            if d.agent_name in by_name
+            and d.id not in memory.refused
+            and (heir is None or _dead_of(memory.dead, d) is None)
+        ),
         key=lambda d: (d.created_at_ms, d.id),
     )
     if asked:
@@ -193,7 +189,7 @@ def _target(
 def _turned_away(
     facts: RoomFacts, dispatches: tuple[Dispatch, ...], memory: RoomMemory, now: float
 ) -> tuple[Target, float] | None:
-    """A hand-over whose second half overtakes the first is refused, and meant all the same."""
+    """Who was refused last.  A hand-over whose second half overtakes the first is meant all the same."""
     if memory.turned_away is None and not memory.refused:
         return None
     by_name = _by_name(facts)
@@ -203,8 +199,17 @@ def _turned_away(
         for d in dispatches
         if d.id in memory.refused and d.agent_name in by_name
     ]
-    news = [(target, at) for target, at in known if now - at < HAND_OVER]
+    news = [(target, at) for target, at in known if now - at < REFUSAL_REMEMBERED]
     return max(news, key=lambda one: one[1], default=None)
+
+
+def _heir(memory: RoomMemory) -> Target | None:
+    """Another agent, that was refused a moment before the first one ended in good order."""
+    if memory.turned_away is None:
+        return None
+    target, at = memory.turned_away
+    ends = (d for d in memory.dead if d.left and d.cause is None and d.agent_id != target.agent_id)
+    return target if any(abs(d.died_at - at) < HAND_OVER for d in ends) else None
 
 
 def _by_name(facts: RoomFacts) -> dict[str, AgentView]:

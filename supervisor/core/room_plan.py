@@ -152,7 +152,8 @@ def _missing(
     looks: list[float],
 ) -> Decision:
     """A human is there and no agent is."""
-    if memory.agent_since is not None and now - memory.agent_since >= STAYED:
+    failed = bool(memory.dead) and memory.dead[-1].failed
+    if memory.agent_since is not None and now - memory.agent_since >= STAYED and not failed:
         memory = replace(memory, attempts=0, next_attempt_at=0.0)
     memory = note_silence(look, replace(memory, agent_since=None), now)
     step = next_step(look, policy, memory, now)

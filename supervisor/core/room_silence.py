@@ -28,7 +28,7 @@ def note_silence(look: Look, memory: RoomMemory, now: float) -> RoomMemory:
         cause = RecoveryCause(death.value)
         if not newcomer:
             since = died_at if since is None else min(since, died_at)
-    elif cause is None and ((newcomer and memory.dead) or look.handed_over):
+    elif cause is None and newcomer and memory.dead:
         # The agent was here and has ended; LiveKit dispatches to a room that is there already for nobody.
         cause = RecoveryCause.OTHER
     return replace(memory, silent_since=now if since is None else since, cause=cause)

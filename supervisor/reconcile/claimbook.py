@@ -27,6 +27,8 @@ from supervisor.events import (
     RoomReleased,
 )
 
+SESSION_FAILED = "the session failed"
+"""A guard's reason for the end of a job that could not speak any more (docs/protocol.md)."""
 LEAVE_SECONDS = 2.0
 """How long a job that is told to leave may take before it is killed."""
 
@@ -350,7 +352,8 @@ class ClaimBook:
         claim = self.table.get(job.room)
         if claim is not None and claim.job_id == job_id:
             self._release(claim, reason)
-        self.rooms.note_death(replace(_over(job, job.told_by, self._clock()), left=True))
+        over = _over(job, job.told_by, self._clock())
+        self.rooms.note_death(replace(over, left=True, failed=reason == SESSION_FAILED))
 
     def busy_rooms(self, agent_id: str) -> int:
         """Rooms of this agent with a human in them, or of which nobody knows."""

@@ -246,6 +246,7 @@ class Rooms:
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems
         self.freed: list[str] = []
+        self.dead: list[DeadJob] = []
 
     def wake(self, room: str) -> None:
         if not room:
@@ -257,7 +258,8 @@ class Rooms:
 
     def wake_agent(self, agent_id: str) -> None: ...
 
-    def note_death(self, dead: DeadJob) -> None: ...
+    def note_death(self, dead: DeadJob) -> None:
+        self.dead = [dead]
 
     def note_refused(self, room: str, dispatch_id: str) -> None: ...
 

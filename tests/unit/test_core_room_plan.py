@@ -296,6 +296,16 @@ class TestMissing:
             CreateDispatch(Target("Alice", "alice")),
         )
 
+    def test_the_end_of_one_whose_models_have_failed_is_not(self) -> None:
+        memory = replace(SILENT, attempts=4, next_attempt_at=NOW + 20)
+        came = decide(facts(HUMAN, agent("J1")), memory, now=NOW).memory
+        over = replace(dead("J1", cause=None, left=True, at=NOW + STAYED), failed=True)
+        ended = decide(facts(HUMAN), replace(came, dead=(over,)), now=NOW + STAYED)
+        assert (ended.actions, ended.memory.attempts) == ((), 4)
+        assert decide(facts(HUMAN), ended.memory, now=NOW + 19).actions == ()
+        then = decide(facts(HUMAN), ended.memory, now=NOW + 20)
+        assert then.actions == (CreateDispatch(Target("Alice", "alice")),)
+
     def test_an_agent_beside_no_human_needs_nothing(self) -> None:
         decision = decide(facts(agent("J1"), dispatches=(dispatch(1, "J1"),), held=claim("J1")))
         assert (decision.state, decision.actions) == (RoomState.EMPTY, ())
@@ -577,25 +587,48 @@ class TestDispatches:
         assert decision.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "alice"),)
         assert decision.state is RoomState.HEALTHY
 
-    @pytest.mark.parametrize("listed_again", [True, False])
+    @pytest.mark.parametrize("ahead", [0.0, 0.9 * HAND_OVER, -0.1])
+    @pytest.mark.parametrize("pause", [0.01, 0.8])
     def test_a_hand_over_that_came_before_the_end_of_the_first_is_meant_all_the_same(
-        self, listed_again: bool
+        self, ahead: float, pause: float
     ) -> None:
-        """It was refused, since the room was held a moment ago."""
+        """It was refused, as the room was held a moment ago; LiveKit lists the first one's dispatch still."""
+        old, new = dispatch(1, "J1"), dispatch(2, name="Bob", metadata="for you")
+        held = facts(HUMAN, agent("J1"), dispatches=(old, new), held=claim("J1"))
+        refused = decide(held, RoomMemory(refused=frozenset({"D2"}), had_agent=True))
+        assert refused.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "bob"),)
+        end = dead("J1", cause=None, left=True, at=NOW + ahead)
+        memory, now = replace(refused.memory, dead=(end,)), NOW + ahead + pause
+        deleted = decide(facts(HUMAN, dispatches=(old,)), memory, now=now)
+        assert deleted.actions == (DeleteDispatch("D1", K.GHOST_AGENT, "alice"),)
+        assert deleted.memory.target == Target("Bob", "bob", "for you")
+        silent = decide(facts(HUMAN), deleted.memory, now=now + pause)
+        assert (silent.actions, silent.conflicts) == ((), ())
+        assert silent.look_at is not None
+        then = decide(facts(HUMAN), silent.memory, now=silent.look_at)
+        assert then.actions == (CreateDispatch(Target("Bob", "bob", "for you")),)
+
+    @pytest.mark.parametrize(
+        "end",
+        [
+            dead("J1", cause=None, left=True, at=NOW + HAND_OVER),
+            dead("J1", left=True, at=NOW),
+            replace(dead("J1", cause=None, left=True, at=NOW), agent_id="bob"),
+        ],
+        ids=["later", "crashed", "the same agent"],
+    )
+    def test_any_other_refusal_is_one(self, end: DeadJob) -> None:
         second = dispatch(2, name="Bob", metadata="for you")
         held = facts(HUMAN, agent("J1"), dispatches=(dispatch(1, "J1"), second), held=claim("J1"))
-        first = decide(held, RoomMemory(refused=frozenset({"D2"}), had_agent=True))
-        assert first.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "bob"),)
-        over = replace(first.memory, dead=(dead("J1", cause=None, left=True, at=NOW),))
-        given = facts(HUMAN, dispatches=(second,) if listed_again else ())
-        decision = decide(given, over, now=NOW + HAND_OVER / 2)
-        if listed_again:
-            assert decision.actions == (DeleteDispatch("D2", K.DUPLICATE_REQUEST, "bob"),)
-            decision = decide(facts(HUMAN), decision.memory, now=NOW + HAND_OVER / 2)
-        assert decision.actions == (CreateDispatch(Target("Bob", "bob", "for you")),)
-        assert decide(given, over, now=NOW + HAND_OVER).memory.target == Target("Alice", "alice")
-        crashed = replace(first.memory, dead=(dead("J1", at=NOW),))
-        assert decide(given, crashed, now=NOW + HAND_OVER / 2).memory.target == Target("Alice", "alice")
+        memory = decide(held, RoomMemory(refused=frozenset({"D2"}), had_agent=True)).memory
+        decision = decide(facts(HUMAN), replace(memory, dead=(end,)), now=end.died_at + 0.1)
+        assert decision.memory.target == Target("Alice", "alice")
+
+    def test_whom_the_application_asks_for_at_last_comes_before_who_was_refused(self) -> None:
+        refused = (Target("Bob", "bob"), NOW)
+        memory = RoomMemory(turned_away=refused, dead=(dead("J1", cause=None, left=True, at=NOW),))
+        asked = facts(HUMAN, dispatches=(dispatch(3, name="Alice", metadata="anew"),))
+        assert decide(asked, memory).memory.target == Target("Alice", "alice", "anew")
 
     def test_of_two_for_one_agent_the_holders_stays_after_a_second_look(self) -> None:
         given = facts(

@@ -21,6 +21,7 @@ from supervisor.events import (
     WorkerSignalled,
 )
 from supervisor.livekit.api import LiveKitClient
+from supervisor.reconcile.claimbook import SESSION_FAILED
 from supervisor.reconcile.rooms import RoomReconciler
 from supervisor.reconcile.workers import GUARD_RETURNS
 from tests.fuzz.daemon import AGENTS, GOOD, OURS, QUIET, TREE, Daemon, turns
@@ -182,6 +183,18 @@ async def test_nothing_is_remembered_of_rooms_that_are_ignored(stage: Stage) -> 
     job.receive({"type": "goodbye", "reason": "done"})
     assert rooms.waiting == 0
     assert rooms._rooms == {}
+
+
+@pytest.mark.parametrize(("reason", "failed"), [("done", False), (SESSION_FAILED, True)])
+async def test_a_job_that_could_not_speak_any_more_is_remembered_as_one(
+    stage: Stage, reason: str, failed: bool
+) -> None:
+    stage.worker()
+    _, job = stage.job(joined=True)
+    assert not isinstance(job, Refusal)
+    job.receive({"type": "goodbye", "reason": reason})
+    [dead] = stage.daemon.rooms.dead
+    assert (dead.left, dead.failed, dead.cause) == (True, failed, None)
 
 
 # --- jobs that should speak, and do not -----------------------------------------------------------
