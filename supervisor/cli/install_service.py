@@ -14,12 +14,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode
-
 from supervisor.cli.documents import VERSION
 from supervisor.cli.errors import CliError, ExitCode
 from supervisor.cli.settings import load_settings
+from supervisor.cli.written import readable, scalars
 from supervisor.config import Settings, defaults
 from supervisor.config.env_file import EnvFile
 from supervisor.config.problems import FileProblems
@@ -212,15 +210,9 @@ def _stop_seconds(settings: Settings) -> str:
 def _uses_credential(file: Path, settings: Settings) -> bool:
     if settings.livekit.api_secret_file is None:
         return False
-    document = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    written = _value(_value(document, "livekit"), "api_secret_file")
-    return isinstance(written, ScalarNode) and "CREDENTIALS_DIRECTORY" in written.value
-
-
-def _value(node: Node | None, key: str) -> Node | None:
-    """As it is written, with its variables."""
-    pairs = node.value if isinstance(node, MappingNode) else []
-    return next((value for name, value in pairs if name.value == key), None)
+    document = readable(file.read_text(encoding="utf-8"))
+    written = scalars(document, lambda key: key == "api_secret_file")
+    return any("CREDENTIALS_DIRECTORY" in node.value for node in written)
 
 
 def _outside(settings: Settings) -> list[Path]:

@@ -6,13 +6,13 @@ One rule: nothing is needed for it but the file as it is; a configuration with m
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.nodes import Node, ScalarNode
 
 from supervisor.cli.redaction import REMOVED, Redactor
+from supervisor.cli.written import compose, entries, readable, scalars
 from supervisor.config import Settings
 from supervisor.config.env_file import EnvFile
 from supervisor.config.problems import FileProblems
@@ -36,8 +36,8 @@ def redactor(file: Path, text: str | None, settings: Settings | None, environ: M
     if settings is not None:
         given = (settings.livekit.api_secret, settings.livekit.webhook_api_secret)
         secrets += [secret.get_secret_value() for secret in given if secret is not None]
-    node = _readable(text)
-    secrets += _filled(_scalars(node, is_secret), environ)
+    node = readable(text)
+    secrets += _filled(scalars(node, is_secret), environ)
     secrets += map(_content, _files(node, _SECRET_FILE, file, environ))
     for path in _files(node, _VARIABLES_FILE, file, environ):
         variables += _variables_in(path)
@@ -51,10 +51,10 @@ def redactor(file: Path, text: str | None, settings: Settings | None, environ: M
 def without_secrets(text: str) -> str | None:
     """A configuration in which each secret, however short, is gone from its place; None: it is no YAML."""
     try:
-        node = _compose(text)
+        node = compose(text)
     except ValueError:
         return None
-    spans = {(n.start_mark.index, n.end_mark.index) for n in _scalars(node, _is_to_go)}
+    spans = {(n.start_mark.index, n.end_mark.index) for n in scalars(node, _is_to_go)}
     for start, end in sorted(spans, reverse=True):
         value = text[start:end]
         text = f"{text[:start]}{REMOVED}{value[len(value.rstrip()) :]}{text[end:]}"
@@ -64,62 +64,18 @@ def without_secrets(text: str) -> str | None:
 # --- the file -------------------------------------------------------------------------------------------
 
 
-def _compose(text: str) -> Node | None:
-    """Raises ValueError where the text is no YAML."""
-    try:
-        return yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError("no YAML") from error
-
-
-def _readable(text: str | None) -> Node | None:
-    try:
-        return _compose(text) if text is not None else None
-    except ValueError:
-        return None
-
-
 def _is_to_go(key: str) -> bool:
     return key == _VARIABLES or is_secret(key)
 
 
-def _scalars(root: Node | None, wanted: Callable[[str], bool]) -> Iterator[ScalarNode]:
-    """All values below keys of such names."""
-    for key, value in _entries(root):
-        if wanted(key):
-            yield from (node for node in _nodes(value) if isinstance(node, ScalarNode))
-
-
-def _entries(root: Node | None) -> Iterator[tuple[str, Node]]:
-    """All keys with their values, wherever they stand."""
-    for node in _nodes(root):
-        if isinstance(node, MappingNode):
-            yield from ((key.value, value) for key, value in node.value if isinstance(key, ScalarNode))
-
-
-def _nodes(root: Node | None) -> Iterator[Node]:
-    """Each once, however many aliases name it.  Without the keys of mappings."""
-    open_nodes, seen = [root] if root is not None else [], set[int]()
-    while open_nodes:
-        node = open_nodes.pop()
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        yield node
-        if isinstance(node, SequenceNode):
-            open_nodes += node.value
-        elif isinstance(node, MappingNode):
-            open_nodes += [value for _, value in node.value]
-
-
 def _given(node: Node | None) -> Iterator[tuple[str, ScalarNode]]:
-    for key, value in _entries(node):
+    for key, value in entries(node):
         if key == _VARIABLES:
-            yield from ((name, each) for name, each in _entries(value) if isinstance(each, ScalarNode))
+            yield from ((name, each) for name, each in entries(value) if isinstance(each, ScalarNode))
 
 
 def _files(node: Node | None, key: str, file: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    named = (value for name, value in _entries(node) if name == key and isinstance(value, ScalarNode))
+    named = (value for name, value in entries(node) if name == key and isinstance(value, ScalarNode))
     for text in _filled(named, environ):
         with contextlib.suppress(ValueError):
             yield absolute(text, file.absolute().parent)

@@ -42,7 +42,7 @@ class StandingConflicts:
     def record(self, room: str, decision: Decision, *, enforce: bool) -> bool:
         """What a look has found.  True: something is gone of which nothing was done."""
         for conflict in decision.conflicts:
-            entry = self._find(room, conflict, decision)
+            entry = self._detect(room, conflict, decision)
             if not entry.reported and not (enforce and _is_acted_on(conflict, decision)):
                 entry.reported = True
                 self._resolved(room, conflict, Resolution.REPORTED, entry)
@@ -66,7 +66,7 @@ class StandingConflicts:
                 entry.failed = True
                 self._resolved(room, conflict, resolution, entry)
 
-    def _find(self, room: str, conflict: Conflict, decision: Decision) -> _Open:
+    def _detect(self, room: str, conflict: Conflict, decision: Decision) -> _Open:
         standing = self._open.setdefault(room, {})
         entry = standing.get(conflict)
         if entry is None:
