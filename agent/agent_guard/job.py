@@ -50,6 +50,8 @@ MUTE_AFTER = 10.0
 OWN_WAY = 40.0
 """The same where the script listens for the end of its session: it may ring somebody else, which LiveKit lets
 take 32 s."""
+SESSIONS_TRACK = "roomio_audio"
+"""The name that LiveKit gives it by default."""
 SESSION_FAILED = "the session failed"
 """The daemon knows these words (docs/protocol.md)."""
 EXIT_CODE = 70
@@ -153,8 +155,8 @@ class JobGuard:
         asyncio.get_running_loop().call_later(LEFT_BY_ITSELF, self._end_if_speechless)
 
     def _end_if_speechless(self) -> None:
-        """Where a session runs or a track was published, there may be a call in progress all the same."""
-        if not self._sessions.any_running and not self._tracks():
+        """Where a session runs, or the script publishes itself, there may be a call all the same."""
+        if not self._sessions.any_running and not self._own_tracks():
             self._end_job("the script failed")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -260,11 +262,14 @@ class JobGuard:
     def _humans(self) -> list[str]:
         return [p.identity for p in self._room.remote_participants.values() if p.kind in _HUMAN_KINDS]
 
-    def _tracks(self) -> frozenset[str]:
-        """Names, since a full reconnection publishes the same under new IDs."""
+    def _own_tracks(self) -> frozenset[str]:
+        """Names of what the script publishes beside its sessions; names, since a full reconnection publishes
+        the same under new IDs.  A session's track outlives it, and comes even if its start was cut off.
+        """
         if not self._joined:
             return frozenset()
-        return frozenset(track.name for track in self._room.local_participant.track_publications.values())
+        published = self._room.local_participant.track_publications.values()
+        return frozenset(track.name for track in published) - {SESSIONS_TRACK}
 
     # --- the human ----------------------------------------------------------------------------
 
@@ -297,7 +302,7 @@ class JobGuard:
         self._report("session_failed")
         if self._mute_watch is None or self._mute_watch.done():
             wait = OWN_WAY if listened_to else MUTE_AFTER
-            self._mute_watch = self._spawn(self._end_if_mute(wait, self._tracks()))
+            self._mute_watch = self._spawn(self._end_if_mute(wait, self._own_tracks()))
 
     async def _end_if_mute(self, wait: float, published: frozenset[str]) -> None:
         """LiveKit leaves the agent of a failed session in the room, for good and without a voice.  Another
@@ -306,7 +311,7 @@ class JobGuard:
         """
         while True:
             await asyncio.sleep(wait)
-            if not self._sessions.failed or not self._tracks() <= published:
+            if not self._sessions.failed or not self._own_tracks() <= published:
                 return
             if self._sees() and self._humans():
                 self._end_job(SESSION_FAILED)

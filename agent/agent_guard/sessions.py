@@ -85,7 +85,7 @@ class Sessions:
                 self._has_failed(kept)
             kept.closed.set()
 
-        session.on("close", on_close)
+        session.on("close", on_close)  # not once, which would look like the script's (_is_the_scripts)
 
     def not_started(self, session: AgentSession[Any]) -> None:
         for kept in self._kept:

@@ -111,6 +111,12 @@ async def entrypoint(ctx: JobContext) -> None:
         session.once("close", on_close)
     if ctx.job.room.name.startswith("closing"):
         ctx.room.on("participant_disconnected", lambda _: session.shutdown(drain=False))
+    if ctx.job.room.name.startswith("unbegun"):
+        await ctx.connect()
+        try:
+            await asyncio.wait_for(session.start(Agent(instructions="none"), room=ctx.room), 0.001)
+        except asyncio.TimeoutError:
+            return
     options = room_io.RoomOptions(text_input=room_io.TextInputOptions(text_input_cb=on_text))
     if ctx.job.room.name.startswith("robot"):
         options.participant_kinds = [rtc.ParticipantKind.PARTICIPANT_KIND_AGENT]
@@ -319,6 +325,15 @@ async def test_an_agent_whose_models_have_failed_does_not_stay_mute_beside_its_h
         assert failing.said("CLOSED") == (["CLOSED error"] if kind == "failing" else [])
         await failing.gone()
         assert [said["reason"] for said in failing.job.heard("goodbye")] == [SESSION_FAILED]
+        assert alice.isconnected()
+
+
+async def test_an_agent_whose_session_could_not_begin_does_not_stay_mute_either(call: MakeCall) -> None:
+    async with call("unbegun", grace=30) as unbegun:
+        await unbegun.reports("session_failed")
+        alice = await unbegun.join("alice")
+        assert await unbegun.says("SHUTDOWN") == ["SHUTDOWN the session failed"]
+        await unbegun.gone()
         assert alice.isconnected()
 
 
